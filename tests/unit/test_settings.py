@@ -1,0 +1,129 @@
+"""The configuration is checked in the user's words, every mistake at once."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from casesim.errors import UserError
+from casesim.settings import check_regions, validate
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "config/schemas/config.schema.json"
+LABELS = {"background": 0, "edema": 1, "core": 2, "enhancing": 3}
+
+
+def merged(*names: str) -> dict[str, Any]:
+    """Configs merged as Snakemake merges several --configfile."""
+
+    def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+        for key, value in other.items():
+            if isinstance(value, dict) and isinstance(into.get(key), dict):
+                merge(into[key], value)
+            else:
+                into[key] = copy.deepcopy(value)
+
+    config: dict[str, Any] = {}
+    for name in names:
+        merge(config, yaml.safe_load((ROOT / "config" / name).read_text()))
+    return config
+
+
+def test_an_empty_config_is_filled_with_the_defaults_of_the_schema() -> None:
+    config = validate({}, SCHEMA)
+    assert config["cohort"]["source"] == "phantom"
+    assert config["cohort"]["phantom"]["defects"]["swapped_labels"] == 0
+    assert config["regions"] == {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
+    assert config["training"]["finetune"] == {
+        "epochs": 100,
+        "iterations_per_epoch": 250,
+        "initial_lr": 0.001,
+    }
+
+
+def test_a_schedule_given_in_part_keeps_the_other_defaults() -> None:
+    config = validate({"training": {"base": {"epochs": 3}}}, SCHEMA)
+    assert config["training"]["base"] == {
+        "epochs": 3,
+        "iterations_per_epoch": 250,
+        "initial_lr": 0.01,
+    }
+
+
+def test_the_input_is_left_as_it_was() -> None:
+    config: dict[str, Any] = {"cohort": {"pool": 9, "train_cases": 8}}
+    validate(config, SCHEMA)
+    assert config == {"cohort": {"pool": 9, "train_cases": 8}}
+
+
+@pytest.mark.parametrize("names", [["config.yaml"], ["config.yaml", "paper.yaml"]])
+def test_the_shipped_configs_are_valid(names: list[str]) -> None:
+    validate(merged(*names), SCHEMA)
+
+
+def test_the_paper_s_schedule() -> None:
+    config = validate(merged("config.yaml", "paper.yaml"), SCHEMA)
+    assert (config["cohort"]["pool"], config["cohort"]["train_cases"]) == (100, 50)
+    assert config["training"]["base"]["epochs"] == 30
+    assert config["training"]["finetune"]["epochs"] == 100
+    assert config["augmentation"]["copies"] == 5
+    assert config["augmentation"]["mirror_axes"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"cohrt": {}}, r"unknown key 'cohrt'; did you mean 'cohort'\?"),
+        ({"cohort": {"pol": 3}}, r"cohort: unknown key 'pol'; did you mean 'pool'\?"),
+        ({"cohort": {"source": "dicom"}}, r"cohort\.source: 'dicom' is not one of"),
+        ({"cohort": {"source": "msd"}}, r"cohort\.path: the folder .* is needed"),
+        ({"cohort": {"pool": 3, "train_cases": 4}}, r"4 train cases .* pool of 3"),
+        ({"nnunet": {"configuration": "3d_cascade_fullres"}}, r"nnunet\.configuration"),
+        ({"training": {"base": {"epochs": 0}}}, r"training\.base\.epochs: 0 is less"),
+        ({"augmentation": {"elastic_alpha": [9, 1]}}, r"9 is larger than 1"),
+        ({"clusters": {"number": "many"}}, r"clusters\.number: 'many' does not fit"),
+        ({"pruning": {"arms": ["best_cluster"]}}, r"must contain 'worst_cluster'"),
+        ({"regions": {"mean": [1]}}, r"a name with a meaning of its own"),
+        ({"clusters": {"min_size": 9}}, r"more than max_removed_share allows"),
+    ],
+)
+def test_a_mistake_is_named(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validate(config, SCHEMA)
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        validate({"cohrt": {}, "training": {"seed": -1}}, SCHEMA)
+    assert "2 problem(s)" in str(caught.value)
+    assert "cohrt" in str(caught.value)
+    assert "training.seed" in str(caught.value)
+
+
+def test_regions_must_fit_the_labels() -> None:
+    config = validate({}, SCHEMA)
+    check_regions(config, LABELS)
+    config["regions"] = {"WT": [1, 7], "edema": [1]}
+    config["similarity"]["region"] = "TC"
+    with pytest.raises(UserError) as caught:
+        check_regions(config, LABELS)
+    for part in ("WT: label numbers [7]", "regions.edema", "similarity.region"):
+        assert part in str(caught.value)
+
+
+def test_every_key_of_the_schema_has_a_description() -> None:
+    schema = json.loads(SCHEMA.read_text())
+
+    def undescribed(part: dict[str, Any], path: str) -> list[str]:
+        missing = []
+        for key, value in part.get("properties", {}).items():
+            if "description" not in value:
+                missing.append(f"{path}{key}")
+            missing += undescribed(value, f"{path}{key}.")
+        return missing
+
+    assert undescribed(schema, "") == []
+    assert undescribed(schema["$defs"]["schedule"], "schedule.") == []

@@ -1,0 +1,156 @@
+"""Validation of the configuration: every mistake at once, in the user's words."""
+
+import copy
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:
+    """Return a copy of `config` with the schema's defaults filled in.
+
+    The schema (JSON schema 2020-12) rejects unknown keys. A second pass checks what a
+    schema cannot say: order of ranges, and numbers that depend on each other.
+
+    Raises:
+        UserError: listing every problem with the key that it is about.
+    """
+    schema = json.loads(schema_path.read_text(encoding="utf-8"))
+    filled = copy.deepcopy(config)
+    _fill_defaults(filled, schema, schema)
+    problems = sorted(_schema_problems(filled, schema))
+    if not problems:
+        problems = sorted(_relation_problems(filled))
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise UserError(
+            f"The configuration has {len(problems)} problem(s):\n{lines}\n"
+            "config/README.md explains every key."
+        )
+    return filled
+
+
+def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """Merge a local `$ref` (`#/$defs/name`) into the schema that holds it."""
+    if "$ref" not in schema:
+        return schema
+    definition = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+    return {**definition, **{k: v for k, v in schema.items() if k != "$ref"}}
+
+
+def _fill_defaults(
+    value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any]
+) -> None:
+    for key, reference in schema.get("properties", {}).items():
+        part = _resolve(reference, root)
+        if key not in value and "default" in part:
+            value[key] = copy.deepcopy(part["default"])
+        if isinstance(value.get(key), dict):
+            # A schedule given in part keeps the schedule's other defaults.
+            if isinstance(part.get("default"), dict) and "properties" in part:
+                value[key] = {**copy.deepcopy(part["default"]), **value[key]}
+            _fill_defaults(value[key], part, root)
+
+
+def _schema_problems(config: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
+    # Imported here, so that the package stays importable without it.
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(schema).iter_errors(config):
+        key = ".".join(str(part) for part in error.absolute_path) or "the top level"
+        if error.validator == "additionalProperties" and isinstance(
+            error.instance, dict
+        ):
+            known = list(error.schema.get("properties", {}))
+            for name in error.instance:
+                if name in known:
+                    continue
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = (
+                    f"did you mean '{close[0]}'?"
+                    if close
+                    else f"known keys: {', '.join(known)}"
+                )
+                yield f"{key}: unknown key '{name}'; {hint}"
+        elif error.validator == "oneOf":
+            branches = {sub.message for sub in error.context or []}
+            reasons = "; or ".join(sorted(branches))
+            yield f"{key}: {error.instance!r} does not fit: {reasons}"
+        elif error.validator == "contains":
+            yield f"{key}: must contain {error.validator_value['const']!r}"
+        elif error.validator == "not":
+            name = repr(error.instance)
+            yield f"{key}: {name} is a name with a meaning of its own; choose another"
+        else:
+            yield f"{key}: {error.message}"
+
+
+def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
+    cohort = config["cohort"]
+    if cohort["source"] != "phantom" and cohort["path"] is None:
+        source = cohort["source"]
+        yield f"cohort.path: the folder of the data set is needed for source '{source}'"
+    pool, train = cohort["pool"], cohort["train_cases"]
+    if isinstance(pool, int) and pool < 2:
+        yield "cohort.pool: at least 2 cases are needed to train and to compare"
+    train_number = train if isinstance(train, int) else len(train)
+    pool_number = pool if isinstance(pool, int) else len(pool)
+    if train_number > pool_number:
+        yield (
+            f"cohort.train_cases: {train_number} train cases cannot be taken from a "
+            f"pool of {pool_number}"
+        )
+    if train_number < 3:
+        yield "cohort.train_cases: at least 3 cases are needed for a tree"
+    for key in ("elastic_alpha", "elastic_sigma", "scale"):
+        low, high = config["augmentation"][key]
+        if low > high:
+            yield f"augmentation.{key}: {low} is larger than {high}; write [low, high]"
+    if config["augmentation"]["scale"][0] <= 0:
+        yield "augmentation.scale: a zoom of 0 leaves nothing; write [0.95, 1.05], say"
+    number = config["clusters"]["number"]
+    if isinstance(number, int) and number > train_number:
+        yield (
+            f"clusters.number: {number} clusters cannot be made of {train_number} "
+            "train cases"
+        )
+    largest = int(config["clusters"]["max_removed_share"] * train_number)
+    if config["clusters"]["min_size"] > largest:
+        yield (
+            f"clusters.min_size: {config['clusters']['min_size']} cases are more than "
+            f"max_removed_share allows ({largest} of {train_number})"
+        )
+
+
+def check_regions(config: dict[str, Any], labels: dict[str, int]) -> None:
+    """Check the regions against the labels that the data set declares.
+
+    Raises:
+        UserError: when a region names an unknown label number or takes a label's name,
+            or when `similarity.region` is neither `mean`, a label nor a region.
+    """
+    numbers = set(labels.values()) - {0}
+    problems = []
+    for name, members in config["regions"].items():
+        unknown = sorted(set(members) - numbers)
+        if unknown:
+            problems.append(
+                f"regions.{name}: label numbers {unknown} are not among the data set's "
+                f"labels ({', '.join(f'{v} {k}' for k, v in labels.items() if v)})"
+            )
+        if name in labels:
+            problems.append(f"regions.{name}: a label has this name already")
+    known = ["mean", *(name for name, number in labels.items() if number)]
+    known += config["regions"]
+    if config["similarity"]["region"] not in known:
+        problems.append(
+            f"similarity.region: '{config['similarity']['region']}' is not among "
+            f"{', '.join(known)}"
+        )
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise UserError(f"The regions do not fit the data set:\n{lines}")
