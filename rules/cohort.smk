@@ -1,0 +1,107 @@
+# From the user's files to cases that nnU-Net can train on.
+
+
+rule check_cohort:
+    """Every problem of the cohort in one list, before anything is trained."""
+    input:
+        get_all_source_files(),
+    output:
+        cohort="results/cohort.tsv",
+    log:
+        "logs/check_cohort.log",
+        # A log, so that the list survives the failure that it explains.
+        checks="results/checks.tsv",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime="2h",
+    params:
+        cohort=config["cohort"],
+        raw=RAW,
+    script:
+        "../workflow_scripts/check_cohort.py"
+
+
+rule import_case:
+    """One case in nnU-Net's raw format, without altering a voxel."""
+    input:
+        sources=get_source_files,
+        cohort=ancient("results/cohort.tsv"),
+    output:
+        images=expand(
+            f"{RAW}/imagesTr/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
+        ),
+        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+    log:
+        "logs/import_case/{case}.log",
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        case=get_case_record,
+        cohort=get_import_options(),
+    script:
+        "../workflow_scripts/import_case.py"
+
+
+rule plan:
+    """nnU-Net's fingerprint and plans, once, over the pool."""
+    input:
+        images=expand(
+            f"{RAW}/imagesTr/{{case}}_{{channel}}.nii.gz",
+            case=COHORT.pool,
+            channel=CHANNEL_FILES,
+        ),
+        labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.pool),
+    output:
+        raw_dataset=f"{RAW}/dataset.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+        fingerprint=f"{PREPROCESSED}/dataset_fingerprint.json",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        splits=f"{PREPROCESSED}/splits_final.json",
+    log:
+        "logs/plan.log",
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime="4h",
+    params:
+        pool=COHORT.pool,
+        held_out=COHORT.held_out,
+        channel_names=COHORT.channel_names,
+        labels=COHORT.labels,
+        nnunet=config["nnunet"],
+    script:
+        "../workflow_scripts/plan.py"
+
+
+rule preprocess_case:
+    """Crop, resample and normalise one case under the common plans."""
+    input:
+        images=expand(
+            f"{RAW}/imagesTr/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
+        ),
+        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        seg=f"{CASES_2D_OR_3D}/{{case}}_seg.b2nd",
+        properties=f"{CASES_2D_OR_3D}/{{case}}.pkl",
+    log:
+        "logs/preprocess_case/{case}.log",
+    conda:
+        "../envs/nnunet.yaml"
+    resources:
+        mem_mb=8000,
+        runtime="30m",
+    params:
+        configuration=config["nnunet"]["configuration"],
+    script:
+        "../workflow_scripts/preprocess_case.py"
