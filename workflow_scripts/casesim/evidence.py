@@ -48,7 +48,13 @@ LABEL_DEFECTS = (
     "missed_lesion",
 )
 IMAGE_DEFECTS = ("corrupted_channel",)
-CONTROLS = ("no_enhancement", "multifocal", "infratentorial", "small_lesion")
+CONTROLS = (
+    "no_enhancement",
+    "multifocal",
+    "infratentorial",
+    "small_lesion",
+    "odd_scanner",
+)
 
 
 # --- Before and after, case by case ---------------------------------------------------
@@ -812,6 +818,26 @@ def summary(
         "arms": arms,
         "contrasts": _contrasts(cubes, resamples, seed),
     }
+
+
+def forest(content: Mapping[str, Any]) -> pd.DataFrame:
+    """Each arm's mean change on held-out cases, primary region, and its interval.
+
+    Args:
+        content: from `summary`.
+
+    Returns:
+        `arm, mean, low, high`, random arms last; NaN where nothing could be told.
+    """
+    rows = []
+    for arm, result in content["arms"].items():
+        held_out = result["regions"][PRIMARY_REGION]["held_out"]
+        keys = ("mean", "interval_low", "interval_high")
+        rows.append((arm, *(held_out[key] for key in keys)))
+    table = pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])
+    numbers = table.columns[1:]
+    table[numbers] = table[numbers].astype(float)
+    return table.sort_values("arm", key=lambda arms: arms.map(is_random), kind="stable")
 
 
 def write_summary(content: Mapping[str, Any], path: str | PathLike[str]) -> None:

@@ -26,9 +26,9 @@ def record_run(folder: Path = Path()) -> None:
 def remove_stale_locks(folder: Path = Path()) -> bool:
     """Remove Snakemake's locks when the process that set them is gone.
 
-    Snakemake leaves them behind when it is killed or the power fails, and then refuses to
-    start until it is told `--unlock`. They are kept when that process may still be alive:
-    on another host, or where no run was recorded.
+    Snakemake leaves them behind when it is killed or the power fails, and then refuses
+    to start until it is told `--unlock`. They are kept when that process may still be
+    alive: on another host, or where no run was recorded.
 
     Returns:
         Whether locks were removed.
