@@ -1,0 +1,119 @@
+# The models: one base, one fine-tune for each train case, one retrain for each arm.
+# Each keeps `checkpoint_latest.pth` undeclared beside its output, so that a job that was
+# killed goes on from there when it is run again.
+
+
+rule train_base:
+    """The start of everything else: nnU-Net on the whole pool."""
+    input:
+        cases=get_preprocessed(COHORT.pool),
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint="results/models/base/fold_all/checkpoint_final.pth",
+        plans="results/models/base/plans.json",
+        dataset="results/models/base/dataset.json",
+    log:
+        "logs/train_base.log",
+    benchmark:
+        "results/benchmarks/train_base.tsv"
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=get_base_runtime,
+    params:
+        cases=COHORT.pool,
+        training=get_training("base"),
+    script:
+        "../workflow_scripts/train_base.py"
+
+
+rule augment_case:
+    """Mirrored and elastically deformed copies of one train case."""
+    input:
+        images=expand(
+            f"{RAW}/imagesTr/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
+        ),
+        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        copies=temp(
+            expand(
+                "results/augmented/{{case}}/copy_{copy}{file}",
+                copy=COPIES,
+                file=[".b2nd", "_seg.b2nd", ".pkl"],
+            )
+        ),
+    log:
+        "logs/augment_case/{case}.log",
+    conda:
+        "../envs/nnunet.yaml"
+    resources:
+        mem_mb=8000,
+        runtime="1h",
+    params:
+        augmentation=config["augmentation"],
+        configuration=config["nnunet"]["configuration"],
+        seed=config["training"]["seed"],
+    script:
+        "../workflow_scripts/augment_case.py"
+
+
+rule finetune:
+    """The base model, trained on with the copies of one case alone."""
+    input:
+        copies=rules.augment_case.output.copies,
+        base="results/models/base/fold_all/checkpoint_final.pth",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint="results/models/finetuned/{case}/fold_all/checkpoint_final.pth",
+        plans="results/models/finetuned/{case}/plans.json",
+        dataset="results/models/finetuned/{case}/dataset.json",
+    log:
+        "logs/finetune/{case}.log",
+    benchmark:
+        "results/benchmarks/finetune/{case}.tsv"
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=get_finetune_runtime,
+    params:
+        training=get_training("finetune"),
+    script:
+        "../workflow_scripts/finetune.py"
+
+
+rule retrain:
+    """The base model's schedule again, from scratch, on the cases that an arm keeps."""
+    input:
+        cases=get_preprocessed(COHORT.pool),
+        training_cases=get_training_cases,
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint="results/models/retrained/{retrained}/fold_all/checkpoint_final.pth",
+        plans="results/models/retrained/{retrained}/plans.json",
+        dataset="results/models/retrained/{retrained}/dataset.json",
+    log:
+        "logs/retrain/{retrained}.log",
+    benchmark:
+        "results/benchmarks/retrain/{retrained}.tsv"
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=get_base_runtime,
+    params:
+        training=get_retraining,
+    script:
+        "../workflow_scripts/retrain.py"

@@ -1,0 +1,34 @@
+"""The base model's schedule again, from scratch, on the cases that an arm keeps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from casesim.files import logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        from casesim import devices, trainer
+
+        kept = set(Path(snakemake.input.training_cases).read_text().split())
+        stems = [path.removesuffix(".b2nd") for path in snakemake.input.cases]
+        options = dict(snakemake.params.training)
+        with devices.acquire(snakemake.resources.gpu) as device:
+            trainer.train(
+                [stem for stem in stems if Path(stem).name in kept],
+                snakemake.input.plans,
+                snakemake.input.dataset,
+                options.pop("configuration"),
+                Path(snakemake.output.plans).parent,
+                threads=snakemake.threads,
+                device=device,
+                memory_mb=snakemake.resources.mem_mb / 2,
+                **options,
+            )
+
+
+if __name__ == "__main__":
+    main()
