@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim import evidence, figures
+        from casesim import evidence, figures, pruning
 
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
         forest = evidence.forest(summary)
@@ -27,7 +27,7 @@ def main() -> None:
         means = forest.set_index("arm")["mean"]
         figures.null_distribution(
             means[evidence.HEADLINE_ARM],
-            means[[arm for arm in means.index if evidence.is_random(arm)]],
+            means[[arm for arm in means.index if pruning.is_random(arm)]],
             snakemake.output.null_png,
             snakemake.output.null_svg,
             p=held_out["random_p"],

@@ -1,0 +1,27 @@
+# Which training cases teach a segmentation model alike, and which ones harm it?
+# The stages, in the order in which data flows through them, are the files in rules/.
+
+from snakemake.utils import min_version
+
+min_version("9.20.0")
+
+
+configfile: "config/config.yaml"
+
+
+report: "rules/captions/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/cohort.smk"
+include: "rules/training.smk"
+include: "rules/inference.smk"
+include: "rules/similarity.smk"
+include: "rules/pruning.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        get_final_output(),

@@ -1,0 +1,221 @@
+# Configuration, case lists, and the functions that tell the stages their inputs.
+# Light on purpose: every job on a cluster parses this file again.
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
+
+from casesim import cohort as cohorts
+from casesim import pruning, runs, settings
+from casesim.errors import UserError
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+try:
+    config.update(
+        settings.validate(
+            config, Path(workflow.basedir, "config/schemas/config.schema.json")
+        )
+    )
+    COHORT = cohorts.load_cohort(config["cohort"])
+    settings.check_regions(config, COHORT.labels)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+if workflow.is_main_process and runs.remove_stale_locks():
+    logger.warning(
+        "An earlier run was killed: its locks are removed, its work goes on."
+    )
+
+
+onstart:
+    if workflow.is_main_process:
+        runs.record_run()
+
+
+def get_final_output():
+    """The figures and tables that a person looks at."""
+    return [
+        "results/cohort.png",
+        "results/similarity/heatmap.png",
+        "results/similarity/dendrogram.png",
+        "results/similarity/cases.tsv",
+        "results/pruning/comparison.png",
+        "results/pruning/overlays.png",
+        "results/pruning/forest.png",
+    ]
+
+
+def get_full_model(seed):
+    """The model that saw the whole pool with this seed, as it is named in paths."""
+    name = pruning.full_model(seed, config["training"]["seed"])
+    return name if name == "base" else f"retrained/{name}"
+
+
+def get_models():
+    """Every model, as it is named in paths."""
+    finetuned = [f"finetuned/{case}" for case in COHORT.train]
+    return ["base", *finetuned, *(f"retrained/{name}" for name in RETRAINED)]
+
+
+def get_all_source_files():
+    """The user's files, those that are there: `check_cohort` reports the others."""
+    return [path for case in COHORT.cases for path in case.existing_sources]
+
+
+def get_source_files(wildcards):
+    return list(COHORT.case(wildcards.case).existing_sources)
+
+
+def get_case_record(wildcards):
+    return COHORT.case(wildcards.case).as_record()
+
+
+def get_import_options():
+    """What all imports depend on: other keys may change without doing them again."""
+    phantom = config["cohort"]["phantom"]
+    anatomy = {key: phantom[key] for key in ("shape", "spacing", "scanners")}
+    return {
+        "label_map": [list(pair) for pair in COHORT.label_map.items()],
+        "phantom": anatomy if config["cohort"]["source"] == "phantom" else None,
+        "seed": config["cohort"]["seed"],
+    }
+
+
+def get_preprocessed(cases):
+    return [f"{CASES_2D_OR_3D}/{case}.b2nd" for case in cases]
+
+
+def get_images(cases, channels):
+    return [
+        f"{RAW}/imagesTr/{case}_{channel:04d}.nii.gz"
+        for case in cases
+        for channel in channels
+    ]
+
+
+def get_foreground():
+    return {name: COHORT.labels[name] for name in COHORT.foreground_labels}
+
+
+def get_labels(cases):
+    return [f"{RAW}/labelsTr/{case}.nii.gz" for case in cases]
+
+
+def get_training(name):
+    """Everything that one training depends on, apart from its files."""
+    keys = ["seed", "checkpoint_minutes", "validate_every"]
+    return {
+        **{key: config["training"][key] for key in keys},
+        "schedule": config["training"][name],
+        "storage": config["training"]["storage"] if name == "finetune" else "float32",
+        "configuration": config["nnunet"]["configuration"],
+    }
+
+
+def get_retraining(wildcards):
+    return {**get_training("base"), "seed": RETRAINED[wildcards.retrained]["seed"]}
+
+
+def get_training_cases(wildcards):
+    arm = RETRAINED[wildcards.retrained]["arm"]
+    return f"results/pruning/{arm}/training_cases.txt"
+
+
+def estimate_runtime(schedule, attempt):
+    """Run time limit of a training: 0.4 s an iteration (an RTX 2080 Ti needs 0.35 s for
+    nnU-Net's 2d batches of brain tumours) and ten minutes; twice as much on a retry."""
+    seconds = 0.4 * schedule["epochs"] * schedule["iterations_per_epoch"]
+    return f"{attempt * (10 + int(seconds / 60))}m"
+
+
+def get_base_runtime(wildcards, attempt):
+    return estimate_runtime(config["training"]["base"], attempt)
+
+
+def get_finetune_runtime(wildcards, attempt):
+    return estimate_runtime(config["training"]["finetune"], attempt)
+
+
+def get_predict_options():
+    """What all predictions have in common, as the client's command line."""
+    inference = config["inference"]
+    labels = ";".join(
+        f"{name}={COHORT.labels[name]}" for name in COHORT.foreground_labels
+    )
+    regions = ";".join(
+        f"{name}={','.join(map(str, members))}"
+        for name, members in config["regions"].items()
+    )
+    flags = [
+        "--mirroring" if inference["mirroring"] else "--no-mirroring",
+        "--resident" if inference["resident"] else "--no-resident",
+        *(["--bfloat16"] if inference["bfloat16"] else []),
+    ]
+    return (
+        f"{' '.join(flags)} --tile-step {inference['tile_step']}"
+        f" --labels '{labels}' --regions '{regions}'"
+    )
+
+
+def get_scores(wildcards):
+    """Held-out cases are not segmented by fine-tuned models: no decision may see them."""
+    finetuned = wildcards.model.startswith("finetuned/")
+    cases = COHORT.pool if finetuned else COHORT.test
+    return [f"results/scores/{wildcards.model}/{case}.json" for case in cases]
+
+
+def get_matrix():
+    region = config["similarity"]["region"]
+    name = "matrix" if region == "mean" else f"matrix_{region}"
+    return f"results/similarity/{name}.tsv"
+
+
+def get_full_scores():
+    """Scores of the models that saw the whole pool, one for each seed."""
+    models = [get_full_model(seed) for seed in config["pruning"]["seeds"]]
+    return [f"results/scores/{model}.tsv" for model in models]
+
+
+def get_retrained_scores():
+    return [
+        f"results/scores/retrained/{name}.tsv"
+        for name, model in RETRAINED.items()
+        if model["arm"] != "full"
+    ]
+
+
+def get_removed_cases():
+    arms = dict.fromkeys(model["arm"] for model in RETRAINED.values())
+    return [f"results/pruning/{arm}/removed_cases.txt" for arm in arms]
+
+
+# The python that runs Snakemake also runs the `predict` client, whose path is kept
+# relative, so that moving the checkout does not make every prediction outdated.
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+)
+PREDICT_CLIENT = os.path.relpath(Path(workflow.basedir, "workflow_scripts/predict.py"))
+
+RAW = "results/nnunet/raw/Dataset001_Cohort"
+PREPROCESSED = "results/nnunet/preprocessed/Dataset001_Cohort"
+CASES_2D_OR_3D = f"{PREPROCESSED}/nnUNetPlans_{config['nnunet']['configuration']}"
+CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
+COPIES = range(config["augmentation"]["copies"])
+REGIONS = [*COHORT.foreground_labels, *config["regions"]]
+RETRAINED = pruning.retrained_models(config["pruning"], config["training"]["seed"])
+WORST = next(name for name in RETRAINED if name.startswith("worst_cluster"))
+WORST_BEFORE = get_full_model(RETRAINED[WORST]["seed"])
+# The first channel, and another one: of MSD's four, FLAIR and T1gd.
+GALLERY = COHORT.pool[:24]
+GALLERY_CHANNELS = sorted({0, len(COHORT.channel_names) // 2})
+
+
+wildcard_constraints:
+    # nnU-Net keeps the label map of a preprocessed case under the case's name and _seg.
+    case=r"[^/]+(?<!_seg)",
+    model=r"base|finetuned/[^/]+|retrained/[^/]+",
+    retrained=r"[^/]+",
+    arm=r"[a-z_0-9]+",

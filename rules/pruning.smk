@@ -1,0 +1,78 @@
+# Which cases are left out, and what the models trained without them do.
+
+
+rule choose_removals:
+    """The train cases that one arm removes."""
+    input:
+        clusters="results/similarity/clusters.tsv",
+        base="results/scores/base.tsv",
+    output:
+        training_cases="results/pruning/{arm}/training_cases.txt",
+        removed_cases="results/pruning/{arm}/removed_cases.txt",
+    log:
+        "logs/choose_removals/{arm}.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        pool=COHORT.pool,
+        seed=config["training"]["seed"],
+    script:
+        "../workflow_scripts/choose_removals.py"
+
+
+rule compare:
+    """Case by case, before and after the removal, and what it says on average."""
+    input:
+        before=get_full_scores(),
+        after=get_retrained_scores(),
+        removed=get_removed_cases(),
+        cohort="results/cohort.tsv",
+    output:
+        table="results/pruning/comparison.tsv",
+        summary="results/pruning/summary.json",
+        png=report(
+            "results/pruning/comparison.png",
+            category="Pruning",
+            caption="captions/comparison.rst",
+            labels={"figure": "Before and after, case by case"},
+        ),
+        svg="results/pruning/comparison.svg",
+    log:
+        "logs/compare.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        models=RETRAINED,
+        seed=config["training"]["seed"],
+    script:
+        "../workflow_scripts/compare.py"
+
+
+rule removal_forest:
+    """Every arm's change on held-out cases, and the worst cluster among random removals."""
+    input:
+        summary="results/pruning/summary.json",
+    output:
+        forest_png=report(
+            "results/pruning/forest.png",
+            category="Pruning",
+            caption="captions/forest.rst",
+            labels={"figure": "Change by arm"},
+        ),
+        forest_svg="results/pruning/forest.svg",
+        null_png=report(
+            "results/pruning/null.png",
+            category="Pruning",
+            caption="captions/null.rst",
+            labels={"figure": "Worst cluster among random removals"},
+        ),
+        null_svg="results/pruning/null.svg",
+    log:
+        "logs/removal_forest.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/removal_forest.py"

@@ -1,0 +1,87 @@
+# What people look at, and the targets that gather it.
+
+
+rule cohort_gallery:
+    """A few cases of the pool with their reference labels."""
+    input:
+        images=get_images(GALLERY, GALLERY_CHANNELS),
+        labels=get_labels(GALLERY),
+    output:
+        png=report(
+            "results/cohort.png",
+            category="Cohort",
+            caption="captions/cohort.rst",
+            labels={"figure": "Cases of the pool"},
+        ),
+        svg="results/cohort.svg",
+    log:
+        "logs/cohort_gallery.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        cases=GALLERY,
+        channels=[COHORT.channel_names[channel] for channel in GALLERY_CHANNELS],
+        labels=get_foreground(),
+    script:
+        "../workflow_scripts/cohort_gallery.py"
+
+
+rule overlays:
+    """The most improved and the most worsened case: reference, before and after."""
+    input:
+        table="results/pruning/comparison.tsv",
+        images=get_images(COHORT.test, [0]),
+        labels=get_labels(COHORT.test),
+        before=expand(
+            f"results/predictions/{WORST_BEFORE}/{{case}}.nii.gz", case=COHORT.test
+        ),
+        after=expand(
+            f"results/predictions/retrained/{WORST}/{{case}}.nii.gz", case=COHORT.test
+        ),
+    output:
+        png=report(
+            "results/pruning/overlays.png",
+            category="Pruning",
+            caption="captions/overlays.rst",
+            labels={"figure": "Most improved and most worsened case"},
+        ),
+        svg="results/pruning/overlays.svg",
+    log:
+        "logs/overlays.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        cases=COHORT.test,
+        labels=get_foreground(),
+        model=RETRAINED[WORST],
+    script:
+        "../workflow_scripts/overlays.py"
+
+
+rule models:
+    """Target: every model, trained."""
+    input:
+        expand(
+            "results/models/{model}/fold_all/checkpoint_final.pth", model=get_models()
+        ),
+    localrule: True
+
+
+rule matrix:
+    """Target: the similarity matrix, its tree and its clusters."""
+    input:
+        "results/similarity/heatmap.png",
+        "results/similarity/dendrogram.png",
+        "results/similarity/cases.tsv",
+    localrule: True
+
+
+rule comparison:
+    """Target: before and after the removal."""
+    input:
+        "results/pruning/comparison.png",
+        "results/pruning/overlays.png",
+        "results/pruning/forest.png",
+    localrule: True

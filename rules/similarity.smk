@@ -1,0 +1,119 @@
+# The similarity matrix, and the tree of the train cases.
+
+
+rule similarity_matrix:
+    """Rows: models fine-tuned on one case. Columns: the cases they segment."""
+    input:
+        rows=expand("results/scores/finetuned/{case}.tsv", case=COHORT.train),
+    output:
+        matrix="results/similarity/matrix.tsv",
+        undefined="results/similarity/matrix_undefined.tsv",
+        regions=expand("results/similarity/matrix_{region}.tsv", region=REGIONS),
+    log:
+        "logs/similarity_matrix.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        train=COHORT.train,
+        test=COHORT.pool,
+        regions=REGIONS,
+        labels=COHORT.foreground_labels,
+    script:
+        "../workflow_scripts/similarity_matrix.py"
+
+
+rule cluster:
+    """UPGMA on the rows, the cut, and the worst cluster."""
+    input:
+        matrix=get_matrix(),
+    output:
+        linkage="results/similarity/linkage.tsv",
+        leaf_order="results/similarity/leaf_order.tsv",
+        clusters="results/similarity/clusters.tsv",
+        summary="results/similarity/clustering.json",
+    log:
+        "logs/cluster.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        similarity=config["similarity"],
+        clusters=config["clusters"],
+    script:
+        "../workflow_scripts/cluster.py"
+
+
+rule heatmap:
+    """Figure 2a of the paper."""
+    input:
+        matrix=get_matrix(),
+        linkage="results/similarity/linkage.tsv",
+        clusters="results/similarity/clusters.tsv",
+    output:
+        png=report(
+            "results/similarity/heatmap.png",
+            category="Similarity",
+            caption="captions/heatmap.rst",
+            labels={"figure": "Similarity matrix"},
+        ),
+        svg="results/similarity/heatmap.svg",
+    log:
+        "logs/heatmap.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        region=config["similarity"]["region"],
+    script:
+        "../workflow_scripts/heatmap.py"
+
+
+rule dendrogram:
+    """Figure 2b of the paper."""
+    input:
+        linkage="results/similarity/linkage.tsv",
+        clusters="results/similarity/clusters.tsv",
+        summary="results/similarity/clustering.json",
+    output:
+        png=report(
+            "results/similarity/dendrogram.png",
+            category="Similarity",
+            caption="captions/dendrogram.rst",
+            labels={"figure": "Dendrogram"},
+        ),
+        svg="results/similarity/dendrogram.svg",
+    log:
+        "logs/dendrogram.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/dendrogram.py"
+
+
+rule case_effects:
+    """What each train case does to others, and how hard it is itself: which to review."""
+    input:
+        matrix=get_matrix(),
+    output:
+        table=report(
+            "results/similarity/cases.tsv",
+            category="Similarity",
+            caption="captions/cases.rst",
+            labels={"figure": "Cases to review first (table)"},
+        ),
+        png=report(
+            "results/similarity/effects.png",
+            category="Similarity",
+            caption="captions/effects.rst",
+            labels={"figure": "Row against column effect"},
+        ),
+        svg="results/similarity/effects.svg",
+    log:
+        "logs/case_effects.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/case_effects.py"

@@ -1,0 +1,133 @@
+"""Checkouts of the workflow in temporary folders, and one finished small run."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("CASESIM_SHARED", ROOT.parent / "shared"))
+WORKFLOW = ["Snakefile", "rules", "envs", "config", "profiles", "workflow_scripts"]
+
+# As small as it can be: six train cases, one of them with wrong labels, two held out.
+SMALL: dict[str, Any] = {
+    "cohort": {
+        "pool": 6,
+        "train_cases": 6,
+        "held_out": 2,
+        "phantom": {
+            "shape": [16, 40, 40],
+            "defects": {"swapped_labels": 2, "shifted_label": 0, "other_patient": 0},
+            "controls": {"no_enhancement": 0},
+        },
+    },
+    "training": {
+        "checkpoint_minutes": 0,
+        "base": {"epochs": 4, "iterations_per_epoch": 10},
+        "finetune": {"epochs": 3, "iterations_per_epoch": 5},
+    },
+    "augmentation": {"copies": 2},
+    "clusters": {"max_removed_share": 0.4},
+    "pruning": {"random_arms": 1},
+}
+
+
+@dataclass
+class Checkout:
+    """A copy of the workflow in a folder of its own, as a user has it."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in WORKFLOW:
+            source, target = ROOT / name, self.folder / name
+            if source.is_dir():
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, target, ignore=ignore, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+        (self.folder / "test.yaml").write_text(yaml.safe_dump(self.config))
+
+    def command(self, *arguments: str) -> list[str]:
+        snakemake = [sys.executable, "-m", "snakemake", "--cores", "2"]
+        given = ["--configfile", "test.yaml"] if self.config else []
+        return [*snakemake, *arguments, *given]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake to its end; stdout and stderr together."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start Snakemake in a process group of its own."""
+        with (self.folder / "started.log").open("wb") as log:
+            return subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
+
+def succeeded(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, result.stdout[-6000:]
+    return result.stdout
+
+
+def processes(*words: str) -> list[int]:
+    """Processes whose command line and working directory contain all of the words."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            line += " " + str((entry / "cwd").readlink())
+        except OSError:
+            continue
+        if all(word in line for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition: Any, seconds: float = 240) -> Any:
+    """Poll until the condition holds; a test that waits in vain fails."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The whole workflow on the smallest cohort, run once."""
+    checkout = Checkout(tmp_path_factory.mktemp("finished"), SMALL)
+    succeeded(checkout.run())
+    return checkout

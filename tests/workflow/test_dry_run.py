@@ -1,0 +1,148 @@
+"""The plan at the paper's scale, seen without any data."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, Checkout, succeeded
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """Snakemake's table of jobs by rule."""
+    table = output.split("Job stats:")[1]
+    return {
+        rule: int(number)
+        for rule, number in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+    }
+
+
+def msd_folder(folder: Path, cases: int) -> None:
+    """A data set as MSD lays it out, in which every file is empty."""
+    names = [f"BRATS_{i:03d}" for i in range(1, cases + 1)]
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+        for name in names:
+            (folder / part / f"{name}.nii.gz").touch()
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+                "labels": {
+                    "0": "background",
+                    "1": "edema",
+                    "2": "non-enhancing tumor",
+                    "3": "enhancing tumour",
+                },
+                "training": [
+                    {
+                        "image": f"./imagesTr/{name}.nii.gz",
+                        "label": f"./labelsTr/{name}.nii.gz",
+                    }
+                    for name in names
+                ],
+            }
+        )
+    )
+
+
+def test_the_paper_s_experiment(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    msd_folder(tmp_path / "data/Task01_BrainTumour", 100)
+    output = succeeded(
+        checkout.run("-n", "--quiet", "rules", "--configfile", "config/paper.yaml")
+    )
+    counts = job_counts(output)
+    assert counts["import_case"] == 100
+    assert counts["train_base"] == 1
+    assert counts["augment_case"] == counts["finetune"] == 50
+    # 50 x 100 for the matrix, 100 for the base model and for each of the four arms.
+    assert counts["predict"] == 5000 + 100 + 4 * 100
+    assert counts["retrain"] == 4
+
+    matrix = succeeded(
+        checkout.run(
+            *("matrix", "-n", "--quiet", "rules"),
+            *("--configfile", "config/paper.yaml"),
+        )
+    )
+    counts = job_counts(matrix)
+    assert counts["train_base"] == 1
+    assert counts["finetune"] == 50
+    assert counts["predict"] == 5000
+    assert "retrain" not in counts
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    counts = job_counts(succeeded(Checkout(tmp_path).run("-n", "--quiet", "rules")))
+    assert counts["predict"] == 12 * 12 + 18 + 4 * 18
+    assert counts["finetune"] == 12
+    assert counts["retrain"] == 4
+
+
+@pytest.mark.parametrize(
+    ("target", "rules", "not_rules"),
+    [
+        ("models", {"train_base", "finetune", "retrain"}, {"compare", "heatmap"}),
+        ("matrix", {"heatmap", "dendrogram"}, {"retrain", "compare"}),
+        ("comparison", {"compare", "overlays"}, {"heatmap"}),
+    ],
+)
+def test_named_targets(
+    tmp_path: Path, target: str, rules: set[str], not_rules: set[str]
+) -> None:
+    output = succeeded(Checkout(tmp_path).run(target, "-n", "--quiet", "rules"))
+    counts = job_counts(output)
+    assert rules <= set(counts)
+    assert not not_rules & set(counts)
+
+
+def test_every_seed_of_every_arm_has_a_model_of_the_full_set(tmp_path: Path) -> None:
+    config = {"pruning": {"seeds": [0, 1], "random_arms": 2}}
+    output = succeeded(Checkout(tmp_path, config).run("-n", "--quiet", "rules"))
+    # Two seeds of three arms, and the full set with the second seed.
+    assert job_counts(output)["retrain"] == 7
+
+
+def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
+    output = succeeded(Checkout(tmp_path).run("-n"))
+    jobs = re.findall(r"^rule (\w+):\n((?: .*\n)+)", output, re.MULTILINE)
+    tagged = {rule for rule, text in jobs if "gpu=1" in text}
+    untagged = {rule for rule, text in jobs if "gpu=1" not in text}
+    assert tagged == {"train_base", "finetune", "retrain", "predict"}
+    assert not tagged & untagged
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"cohort": {"pol": 3}}, "did you mean 'pool'?"),
+        ({"cohort": {"source": "msd", "path": "nowhere"}}, "nowhere"),
+        ({"regions": {"WT": [1, 9]}}, "label numbers [9]"),
+    ],
+)
+def test_a_mistake_in_the_config_ends_with_its_message(
+    tmp_path: Path, config: dict, message: str
+) -> None:
+    result = Checkout(tmp_path, config).run("-n")
+    assert result.returncode != 0
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def rule_edges(mermaid: str) -> set[tuple[str, str]]:
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", mermaid))
+    arrows = re.findall(r"(id\d+) --> (id\d+)", mermaid)
+    return {(names[one], names[other]) for one, other in arrows}
+
+
+def test_the_picture_in_the_readme_is_the_rule_graph(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    drawn = rule_edges(readme.split("```mermaid")[1].split("```")[0])
+    actual = rule_edges(
+        succeeded(Checkout(tmp_path).run("--rulegraph", "mermaid-js", "--nolock"))
+    )
+    assert drawn == actual
+    assert len(drawn) > 20

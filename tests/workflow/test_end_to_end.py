@@ -1,0 +1,218 @@
+"""A small cohort from the first rule to the last figure, and what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from scipy.cluster.hierarchy import linkage
+
+from .conftest import Checkout, processes, succeeded, wait_for
+
+FILES = [
+    "cohort.tsv",
+    "checks.tsv",
+    "cohort.png",
+    "models/base/plans.json",
+    "models/base/dataset.json",
+    "models/base/fold_all/checkpoint_final.pth",
+    "scores/base.tsv",
+    "similarity/matrix.tsv",
+    "similarity/matrix_undefined.tsv",
+    "similarity/matrix_WT.tsv",
+    "similarity/linkage.tsv",
+    "similarity/leaf_order.tsv",
+    "similarity/clusters.tsv",
+    "similarity/heatmap.png",
+    "similarity/heatmap.svg",
+    "similarity/dendrogram.png",
+    "similarity/dendrogram.svg",
+    "pruning/worst_cluster/training_cases.txt",
+    "pruning/worst_cluster/removed_cases.txt",
+    "pruning/random_1/removed_cases.txt",
+    "pruning/comparison.tsv",
+    "pruning/comparison.png",
+    "pruning/comparison.svg",
+    "pruning/overlays.png",
+    "pruning/summary.json",
+]
+
+
+def read(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def dice_by_simpleitk(prediction: Path, reference: Path, labels: list[int]) -> float:
+    """Mean Dice over labels, by another library than ours; NaN where both are empty."""
+    images = [sitk.ReadImage(str(path)) for path in (prediction, reference)]
+    values = []
+    for label in labels:
+        masks = [sitk.Equal(image, label) for image in images]
+        if not any(sitk.GetArrayViewFromImage(mask).any() for mask in masks):
+            continue
+        measures = sitk.LabelOverlapMeasuresImageFilter()
+        measures.Execute(*masks)
+        values.append(measures.GetDiceCoefficient())
+    return float(np.mean(values)) if values else float("nan")
+
+
+def test_the_files_that_others_rely_on_are_there(finished: Checkout) -> None:
+    missing = [
+        name
+        for name in FILES
+        if not finished.path("results", name).is_file()
+        or finished.path("results", name).stat().st_size == 0
+    ]
+    assert missing == []
+
+
+def test_nothing_is_left_to_do(finished: Checkout) -> None:
+    assert "Nothing to be done" in succeeded(finished.run())
+
+
+def test_cohort_table(finished: Checkout) -> None:
+    table = pd.read_csv(
+        finished.path("results/cohort.tsv"), sep="\t", keep_default_na=False
+    )
+    assert list(table.columns) == [
+        *("case", "image", "label", "role", "train_case", "source", "planted")
+    ]
+    assert (table.role == "pool").sum() == 6
+    assert (table.role == "held_out").sum() == 2
+    assert (table.planted == "swapped_labels").sum() == 2
+    for column in ("image", "label"):
+        assert all(finished.path(name).is_file() for name in table[column])
+
+
+def test_every_cell_of_the_matrix_is_the_dice_of_its_label_map(
+    finished: Checkout,
+) -> None:
+    matrix = pd.read_csv(
+        finished.path("results/similarity/matrix.tsv"), sep="\t", index_col=0
+    )
+    assert matrix.shape == (6, 6)
+    raw = finished.path("results/nnunet/raw/Dataset001_Cohort/labelsTr")
+    for row in matrix.index:
+        for column in matrix.columns:
+            prediction = finished.path(
+                f"results/predictions/finetuned/{row}/{column}.nii.gz"
+            )
+            expected = dice_by_simpleitk(
+                prediction, raw / f"{column}.nii.gz", [1, 2, 3]
+            )
+            assert matrix.loc[row, column] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_tree_is_scipy_s(finished: Checkout) -> None:
+    folder = finished.path("results/similarity")
+    matrix = pd.read_csv(folder / "matrix.tsv", sep="\t", index_col=0)
+    table = pd.read_csv(folder / "linkage.tsv", sep="\t")
+    assert list(table.columns) == ["left", "right", "distance", "size"]
+    expected = linkage(matrix.to_numpy(), "average")
+    np.testing.assert_allclose(table.to_numpy(), expected, rtol=1e-9)
+
+
+def test_nnunet_s_own_command_predicts_the_same(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    model = finished.path("results/models/finetuned/phantom_001")
+    if not model.exists():
+        model = sorted(finished.path("results/models/finetuned").iterdir())[0]
+    raw = finished.path("results/nnunet/raw/Dataset001_Cohort")
+    cases = sorted(path.name[:-7] for path in (raw / "labelsTr").iterdir())[:3]
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for case in cases:
+        for image in (raw / "imagesTr").glob(f"{case}_*.nii.gz"):
+            (inputs / image.name).symlink_to(image)
+    command = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
+    subprocess.run(
+        [
+            *(str(command), "-i", str(inputs), "-o", str(tmp_path / "out")),
+            *("-m", str(model), "-f", "all", "-device", "cpu"),
+            *("-npp", "1", "-nps", "1"),
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "nnUNet_compile": "f"},
+    )
+    pool = pd.read_csv(finished.path("results/cohort.tsv"), sep="\t").query(
+        "role == 'pool'"
+    )
+    compared = 0
+    for case in set(cases) & set(pool.case):
+        theirs = read(tmp_path / "out" / f"{case}.nii.gz")
+        ours = read(
+            finished.path(f"results/predictions/finetuned/{model.name}/{case}.nii.gz")
+        )
+        assert (theirs == ours).mean() >= 0.999
+        compared += 1
+    assert compared
+
+
+def test_label_maps_lie_on_the_grid_of_the_image(finished: Checkout) -> None:
+    raw = finished.path("results/nnunet/raw/Dataset001_Cohort/imagesTr")
+    for path in finished.path("results/predictions/base").glob("*.nii.gz"):
+        image = sitk.ReadImage(str(raw / path.name.replace(".nii", "_0000.nii")))
+        label_map = sitk.ReadImage(str(path))
+        for geometry in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(image, geometry)() == getattr(label_map, geometry)()
+
+
+def test_scores_hold_the_counts(finished: Checkout) -> None:
+    path = sorted(finished.path("results/scores/base").glob("*.json"))[0]
+    record = json.loads(path.read_text())
+    prediction = read(finished.path(f"results/predictions/base/{path.stem}.nii.gz"))
+    reference = read(
+        finished.path(
+            f"results/nnunet/raw/Dataset001_Cohort/labelsTr/{path.stem}.nii.gz"
+        )
+    )
+    tumour = record["regions"]["WT"]
+    assert tumour["tp"] == ((prediction > 0) & (reference > 0)).sum()
+    assert tumour["n_pred"] == (prediction > 0).sum()
+    assert tumour["n_ref"] == (reference > 0).sum()
+    assert record["device"] == "cpu" or record["device"].startswith("cuda")
+
+
+def test_held_out_cases_are_seen_by_no_model_and_no_decision(
+    finished: Checkout,
+) -> None:
+    table = pd.read_csv(finished.path("results/cohort.tsv"), sep="\t")
+    held_out = set(table.case[table.role == "held_out"])
+    matrix = pd.read_csv(
+        finished.path("results/similarity/matrix.tsv"), sep="\t", index_col=0
+    )
+    assert not held_out & (set(matrix.index) | set(matrix.columns))
+    for path in finished.path("results/pruning").glob("*/training_cases.txt"):
+        assert not held_out & set(path.read_text().split())
+    for path in finished.path("results/scores/finetuned").glob("*/*.json"):
+        assert path.stem not in held_out
+
+
+def test_augmented_copies_are_dropped(finished: Checkout) -> None:
+    assert not list(finished.path("results").glob("augmented/*/*"))
+
+
+def test_models_hold_no_optimizer_state(finished: Checkout) -> None:
+    for folder in finished.path("results/models").glob("**/fold_all"):
+        assert sorted(path.name for path in folder.glob("*.pth")) == [
+            "checkpoint_final.pth"
+        ]
+
+
+def test_no_half_file_and_no_process_is_left(finished: Checkout) -> None:
+    assert not list(finished.path("results").rglob(".tmp-*"))
+    wait_for(lambda: not processes("casesim", str(finished.folder)), seconds=30)
+
+
+def test_the_report_can_be_made(finished: Checkout) -> None:
+    succeeded(finished.run("--report", "report.html"))
+    text = finished.path("report.html").read_text()
+    for caption in ("Similarity matrix", "Dendrogram", "Before and after"):
+        assert caption in text

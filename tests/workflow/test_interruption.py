@@ -1,0 +1,56 @@
+"""Killed in the middle, the next run finishes, with the result of a calm one."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import SMALL, Checkout, kill, processes, succeeded, wait_for
+
+MATRIX = "results/similarity/matrix.tsv"
+
+
+@pytest.fixture
+def half_done(finished: Checkout, tmp_path: Path) -> Checkout:
+    """The finished run, up to the base model."""
+    checkout = Checkout(tmp_path / "half", SMALL)
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished.path(name), checkout.path(name), symlinks=True)
+    for name in ("similarity", "pruning"):
+        shutil.rmtree(checkout.path("results", name))
+    for name in ("models", "predictions", "scores"):
+        shutil.rmtree(checkout.path("results", name, "finetuned"))
+    return checkout
+
+
+def test_kill_of_a_fine_tune_and_of_snakemake(
+    half_done: Checkout, finished: Checkout
+) -> None:
+    running = half_done.start(MATRIX)
+
+    def first_checkpoint() -> list[Path]:
+        folder = half_done.path("results/models/finetuned")
+        return list(folder.glob("*/fold_all/checkpoint_latest.pth"))
+
+    try:
+        checkpoint = wait_for(first_checkpoint)[0]
+        kill(*processes("finetune.py", str(half_done.folder)))
+        # Snakemake goes on with the other models; it is killed with the next one.
+        wait_for(lambda: [p for p in first_checkpoint() if p != checkpoint])
+        os.killpg(running.pid, signal.SIGKILL)
+        kill(*processes("finetune.py", str(half_done.folder)))
+    finally:
+        running.wait()
+    assert checkpoint.exists()
+    assert not half_done.path(MATRIX).exists()
+
+    succeeded(half_done.run(MATRIX))
+    case = checkpoint.parents[1].name
+    log = half_done.path(f"logs/finetune/{case}.log").read_text()
+    assert "continue" in log.lower()
+    expected = pd.read_csv(finished.path(MATRIX), sep="\t", index_col=0)
+    actual = pd.read_csv(half_done.path(MATRIX), sep="\t", index_col=0)
+    pd.testing.assert_frame_equal(actual, expected)
