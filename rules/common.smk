@@ -2,6 +2,7 @@
 # Light on purpose: every job on a cluster parses this file again.
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -214,8 +215,9 @@ GALLERY_CHANNELS = sorted({0, len(COHORT.channel_names) // 2})
 
 
 wildcard_constraints:
-    # nnU-Net keeps the label map of a preprocessed case under the case's name and _seg.
-    case=r"[^/]+(?<!_seg)",
+    # Cases by name, not by pattern: nnU-Net keeps the label map of a preprocessed case
+    # under the case's name and _seg, which would be a case, too.
+    case="|".join(map(re.escape, COHORT.test)),
     model=r"base|finetuned/[^/]+|retrained/[^/]+",
     retrained=r"[^/]+",
     arm=r"[a-z_0-9]+",

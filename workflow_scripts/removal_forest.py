@@ -30,8 +30,8 @@ def main() -> None:
             means[[arm for arm in means.index if pruning.is_random(arm)]],
             snakemake.output.null_png,
             snakemake.output.null_svg,
-            p=held_out["random_p"],
-            floor=held_out["random_p_floor"],
+            p=held_out.get("random_p"),
+            floor=held_out.get("random_p_floor"),
         )
 
 

@@ -134,6 +134,7 @@ def test_normalisation_is_instance_normalisation(
     result = cpu_network.InstanceNorm(norm)(
         x.contiguous(memory_format=torch.channels_last)
     )
-    # The constant channel's rounding error is divided by the root of eps.
-    torch.testing.assert_close(result, norm(x), rtol=1e-4, atol=1e-3)
+    # Rounding of a constant is divided by the root of eps, 0.003.
+    assert (result - norm(x))[0, 0].abs().max() < 0.01
     torch.testing.assert_close(result[1], norm(x)[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result[0, 1:], norm(x)[0, 1:], rtol=1e-4, atol=1e-5)

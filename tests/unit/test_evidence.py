@@ -173,6 +173,22 @@ def test_extremes_leave_removed_cases_aside() -> None:
     assert evidence.extremes(table, "random_1", 0) == []
 
 
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        (1.0, ["most improved", "least improved"]),
+        (-1.0, ["least worsened", "most worsened"]),
+    ],
+)
+def test_a_case_that_improved_is_not_called_worsened(
+    shift: float, words: list[str]
+) -> None:
+    table = compare()
+    shifted = table.assign(delta=table["delta"] + shift)
+    found = evidence.extremes(shifted, "worst_cluster", 0)
+    assert [word for word, *_ in found] == words
+
+
 def test_tables_are_written_as_documented(tmp_path: Path) -> None:
     evidence.write_comparison(compare(), tmp_path / "comparison.tsv")
     header, first, *_ = (tmp_path / "comparison.tsv").read_text().splitlines()

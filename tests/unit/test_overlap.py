@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -253,6 +255,58 @@ def test_matrix_of_means_and_what_they_leave_out() -> None:
     core: Any = overlap.matrix(scores(), "core", ["A"], ["A", "B"])
     assert math.isnan(core.loc["A", "A"])
     assert core.loc["A", "B"] == 0
+
+
+def run_script(name: str, **contract: Any) -> None:
+    script = Path(__file__).parents[2] / "workflow_scripts" / f"{name}.py"
+    fields = {key: SimpleNamespace(**value) for key, value in contract.items()}
+    job = SimpleNamespace(**fields, log=[str(contract["output"]["folder"] / "log")])
+    runpy.run_path(str(script), {"snakemake": job}, "__main__")
+
+
+def test_scripts_from_cells_to_matrices(tmp_path: Path) -> None:
+    tables = []
+    for model in ("A", "B"):
+        files = []
+        for case in ("A", "B"):
+            path = tmp_path / f"{model}-{case}.json"
+            reference = (1, 2) if case == "A" else (1, 1)
+            content = record(f"finetuned/{model}", case, (1, 1), reference)
+            path.write_text(json.dumps(content))
+            files.append(str(path))
+        tables.append(str(tmp_path / f"{model}.tsv"))
+        run_script(
+            "collect_scores",
+            input={"scores": files},
+            output={"table": tables[-1], "folder": tmp_path},
+        )
+    regions = ["edema", "core", "enhancing", "WT"]
+    output = {
+        "matrix": tmp_path / "matrix.tsv",
+        "undefined": tmp_path / "matrix_undefined.tsv",
+        "regions": [tmp_path / f"matrix_{region}.tsv" for region in regions],
+        "folder": tmp_path,
+    }
+    run_script(
+        "similarity_matrix",
+        input={"rows": tables},
+        output=output,
+        params={
+            "train": ["B", "A"],
+            "test": ["A", "B"],
+            "regions": regions,
+            "labels": ["edema", "core", "enhancing"],
+        },
+    )
+    text = (tmp_path / "matrix.tsv").read_text().splitlines()
+    assert text[0].split("\t") == ["train_case/test_case", "A", "B"]
+    assert text[1].split("\t") == ["B", repr(1 / 3), "1.0"]
+    undefined = pd.read_csv(tmp_path / "matrix_undefined.tsv", sep="\t", index_col=0)
+    assert undefined.loc["A"].tolist() == [1, 2]
+    core = pd.read_csv(tmp_path / "matrix_core.tsv", sep="\t", index_col=0)
+    assert core.loc["A", "A"] == 0
+    assert core["B"].isna().all()
+    assert "6 of 12 Dice values" in (tmp_path / "log").read_text()
 
 
 def test_missing_cell_is_named() -> None:

@@ -338,6 +338,43 @@ def test_batch_size_does_not_matter(name: str, batch_size: int) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["2d", "2d-one-slice", "3d"])
+def test_threads_do_not_matter(name: str) -> None:
+    model, data, _ = make_case(name)
+    model = replace(model, allowed_mirroring_axes=(1,))
+    expected = predictor.predict_logits(model, data, batch_size=2)
+    torch.set_num_threads(3)
+    several = predictor.predict_logits(model, data, batch_size=2)
+    assert torch.get_num_threads() == 3
+    torch.testing.assert_close(several, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(predictor.predict_logits(model, data, batch_size=2), several)
+
+
+def test_errors_in_threads_are_passed_on() -> None:
+    model, data, _ = make_case("2d")
+    network = OutOfMemory(0, RuntimeError("shapes do not fit"))
+    torch.set_num_threads(2)
+    with pytest.raises(RuntimeError, match="shapes"):
+        predictor.predict_logits(replace(model, network=network), data, batch_size=16)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("n_tiles", "most", "workers", "expected"),
+    [
+        (56, 12, 1, 12),  # 5 rounds: 12, 12, 12, 12, 8
+        (56, 12, 2, 10),  # 3 rounds of 2
+        (8, 100, 2, 4),
+        (1, 0, 1, 1),
+        (7, 0, 4, 1),
+    ],
+)
+def test_work_is_shared_evenly(
+    n_tiles: int, most: int, workers: int, expected: int
+) -> None:
+    assert predictor._tiles_at_once(n_tiles, most, workers) == expected
+
+
 def test_bfloat16_is_close() -> None:
     model, data, _ = make_case("2d")
     usual = predictor.predict_logits(model, data)

@@ -89,7 +89,8 @@ def _rewrite(block: ConvDropoutNormReLU) -> None:
         # The normalisation that follows takes any bias away again.
         convolution = WinogradConvolution(block.conv.weight)
     rest = list(block.all_modules)[2:]
-    block.all_modules = nn.Sequential(convolution, InstanceNorm(norm), *rest)
+    block.conv, block.norm = convolution, InstanceNorm(norm)
+    block.all_modules = nn.Sequential(block.conv, block.norm, *rest)
 
 
 def _suits_winograd(convolution: nn.Module) -> bool:

@@ -220,9 +220,10 @@ def extremes(table: pd.DataFrame, arm: str, seed: int) -> list[tuple[str, str, f
         arm, seed: which model is compared with the full set.
 
     Returns:
-        A word (`most improved`, `most worsened`), the case, and its change of mean
-        Dice. No case comes twice, and none if all changes are undefined; ties by case
-        id.
+        A word (`most improved`, `most worsened`; `least improved` where none
+        worsened, `least worsened` where none improved), the case, and its change of
+        mean Dice. No case comes twice, and none if all changes are undefined; ties by
+        case id.
     """
     one = table.query("arm == @arm and seed == @seed and region == @PRIMARY_REGION")
     one = one[group(one) != "removed"].dropna(subset=["delta"])
@@ -231,8 +232,10 @@ def extremes(table: pd.DataFrame, arm: str, seed: int) -> list[tuple[str, str, f
         return []
     lowest = ordered[0]
     highest = min(pair for pair in ordered if pair[0] == ordered[-1][0])
-    chosen = {highest[1]: ("most improved", highest[0])}
-    chosen.setdefault(lowest[1], ("most worsened", lowest[0]))
+    best = "least worsened" if highest[0] < 0 else "most improved"
+    worst = "least improved" if lowest[0] > 0 else "most worsened"
+    chosen = {highest[1]: (best, highest[0])}
+    chosen.setdefault(lowest[1], (worst, lowest[0]))
     return [(word, str(case), delta) for case, (word, delta) in chosen.items()]
 
 

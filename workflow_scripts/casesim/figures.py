@@ -897,6 +897,10 @@ def null_distribution(
         arm: name of the arm.
     """
     values = np.sort(np.asarray(random, dtype=float))
+    if np.isnan(observed):
+        return _empty("No change can be told without held-out cases.", png, svg)
+    if not len(values):
+        return _empty("No random arms to compare with.", png, svg)
     figure = plt.figure(figsize=(8, 3.4), layout=_layout())
     axes = figure.subplots()
     if len(values) >= 20:
@@ -954,6 +958,8 @@ def removal_forest(
         relevant: changes smaller than this are shaded as too small to matter.
     """
     n = len(table)
+    if table["mean"].isna().all():
+        return _empty("No change can be told without held-out cases.", png, svg)
     figure = plt.figure(figsize=(8.5, 0.36 * n + 1.7), layout=_layout())
     axes = figure.subplots()
     if relevant is not None:
