@@ -264,7 +264,9 @@ def run_script(name: str, **contract: Any) -> None:
     runpy.run_path(str(script), {"snakemake": job}, "__main__")
 
 
-def test_scripts_from_cells_to_matrices(tmp_path: Path) -> None:
+def test_scripts_from_cells_to_matrices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tables = []
     for model in ("A", "B"):
         files = []
@@ -301,12 +303,14 @@ def test_scripts_from_cells_to_matrices(tmp_path: Path) -> None:
     text = (tmp_path / "matrix.tsv").read_text().splitlines()
     assert text[0].split("\t") == ["train_case/test_case", "A", "B"]
     assert text[1].split("\t") == ["B", repr(1 / 3), "1.0"]
-    undefined = pd.read_csv(tmp_path / "matrix_undefined.tsv", sep="\t", index_col=0)
+    undefined: Any = pd.read_csv(
+        tmp_path / "matrix_undefined.tsv", sep="\t", index_col=0
+    )
     assert undefined.loc["A"].tolist() == [1, 2]
-    core = pd.read_csv(tmp_path / "matrix_core.tsv", sep="\t", index_col=0)
+    core: Any = pd.read_csv(tmp_path / "matrix_core.tsv", sep="\t", index_col=0)
     assert core.loc["A", "A"] == 0
     assert core["B"].isna().all()
-    assert "6 of 12 Dice values" in (tmp_path / "log").read_text()
+    assert "6 of 12 Dice values" in capsys.readouterr().out
 
 
 def test_missing_cell_is_named() -> None:

@@ -77,9 +77,9 @@ def test_the_paper_s_experiment(tmp_path: Path) -> None:
 
 def test_the_demo(tmp_path: Path) -> None:
     counts = job_counts(succeeded(Checkout(tmp_path).run("-n", "--quiet", "rules")))
-    assert counts["predict"] == 12 * 12 + 18 + 4 * 18
+    assert counts["predict"] == 12 * 12 + 18 + 3 * 18
     assert counts["finetune"] == 12
-    assert counts["retrain"] == 4
+    assert counts["retrain"] == 3
 
 
 @pytest.mark.parametrize(

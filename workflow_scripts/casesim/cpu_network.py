@@ -1,11 +1,12 @@
-"""nnU-Net's 2d networks rewritten for inference on a CPU: same function, less work.
+"""nnU-Net's networks rewritten for inference on a CPU: same function, less work.
 
 Three quarters of nnU-Net's time on a CPU are convolutions that oneDNN computes near the
 processor's peak, so that only fewer multiplications help. The rest is copying between
 memory layouts, most of it for instance normalisation. Hence
 
-* everything stays in channels-last layout, in which oneDNN needs no copies;
-* instance normalisation is written so that this layout suffices;
+* in 2d everything stays in channels-last layout, in which oneDNN needs no copies (in
+  3d, the usual layout is the faster one);
+* instance normalisation is written so that it needs no other layout;
 * 3 x 3 convolutions between many channels use Winograd's minimal filtering
   F(4 x 4, 3 x 3) (Lavin and Gray 2016, arXiv:1509.09308), which takes 36
   multiplications for 16 outputs instead of 144, as matrix products.
@@ -60,15 +61,16 @@ _MIN_PIXELS_GROUP_NORM = 1024
 
 
 def for_inference(network: nn.Module) -> nn.Module:
-    """A copy of a 2d network that computes the same faster, on a CPU and in float32.
+    """A copy of a network that computes the same faster, on a CPU and in float32.
 
-    The copy shares the parameters, and is in channels-last layout. The transformed
-    filters take four times the memory of the filters they replace. Blocks of a kind not
-    known here are left as they are.
+    The copy shares the parameters; in 2d it is in channels-last layout, and transformed
+    filters take four times the memory of those they replace. Blocks of a kind not known
+    here are left as they are.
     """
     shared = {id(tensor): tensor for tensor in network.parameters()}
-    fast: Any = copy.deepcopy(network, shared)  # Any: torch's types lack this argument
-    fast.to(memory_format=torch.channels_last)
+    fast: Any = copy.deepcopy(network, shared)
+    if not any(parameter.ndim == 5 for parameter in network.parameters()):
+        fast.to(memory_format=torch.channels_last)
     for block in fast.modules():
         if isinstance(block, ConvDropoutNormReLU):
             _rewrite(block)
@@ -79,7 +81,7 @@ def for_inference(network: nn.Module) -> nn.Module:
 def _rewrite(block: ConvDropoutNormReLU) -> None:
     norm = getattr(block, "norm", None)
     if (
-        not isinstance(norm, nn.InstanceNorm2d)
+        not isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d)
         or norm.track_running_stats
         or block.all_modules[1] is not norm
     ):
@@ -107,20 +109,21 @@ def _suits_winograd(convolution: nn.Module) -> bool:
 
 
 class InstanceNorm(nn.Module):
-    """`nn.InstanceNorm2d` for channels-last tensors, without leaving that layout."""
+    """Instance normalisation that keeps the layout, channels-last in 2d."""
 
-    def __init__(self, norm: nn.InstanceNorm2d) -> None:
+    def __init__(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> None:
         super().__init__()
         self.eps = norm.eps
         self.weight = norm.weight
         self.bias = norm.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise each channel of each image; `x` is (image, channel, h, w)."""
-        n, channels, height, width = x.shape
-        pixels = height * width
-        if pixels >= _MIN_PIXELS_GROUP_NORM:
+        """Normalise each channel of each image; `x` is (image, channel, ...)."""
+        n, channels = x.shape[:2]
+        pixels = x[0, 0].numel()
+        if x.ndim == 5 or pixels >= _MIN_PIXELS_GROUP_NORM:
             return functional.group_norm(x, channels, self.weight, self.bias, self.eps)
+        height, width = x.shape[2:]
         flat = x.permute(0, 2, 3, 1).reshape(n, pixels, channels)
         # Sums over pixels as matrix products: torch's sums over an outer axis are slow.
         total = flat.new_ones(1, pixels)

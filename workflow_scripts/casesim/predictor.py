@@ -4,7 +4,7 @@ The result is that of nnU-Net 2.8.1's `nnUNetPredictor` (Gaussian weights, mirro
 and of its `convert_predicted_logits_to_segmentation_with_correct_shape`. What differs
 is how it is computed: tiles of many slices and their mirrored copies go through the
 network together, sums are kept in float32 on the device (nnU-Net: in half precision),
-logits leave the device as a label map, and on a CPU a 2d network is rewritten
+logits leave the device as a label map, and on a CPU the network is rewritten
 (`cpu_network`).
 
 Logits and preprocessed data have the axes (channel, ...) in the order of the plans;
@@ -187,9 +187,9 @@ def _prepared(
     bfloat16: bool,
 ) -> torch.nn.Module:
     """The network in the form that is fastest here."""
-    if device.type != "cpu" or len(patch) != 2 or bfloat16:
+    if device.type != "cpu" or bfloat16:
         module: Any = network  # torch's types lack this argument
-        module.to(memory_format=_memory_format(2 + len(patch)))
+        module.to(memory_format=_memory_format(len(patch), device))
         return network
     if network not in _rewritten:
         _rewritten[network] = cpu_network.for_inference(network)
@@ -274,7 +274,8 @@ def _mirrored(
     for first in range(0, len(mirrors), at_once):
         some = mirrors[first : first + at_once]
         batch = torch.cat([tiles.flip(dims) for dims in some])
-        logits = network(batch.contiguous(memory_format=_memory_format(batch.ndim)))
+        form = _memory_format(batch.ndim - 2, batch.device)
+        logits = network(batch.contiguous(memory_format=form))
         for part, dims in zip(logits.chunk(len(some)), some, strict=True):
             part = part.float().flip(dims)
             total = part if total is None else total.add_(part)
@@ -282,9 +283,11 @@ def _mirrored(
     return total
 
 
-def _memory_format(n_dims: int) -> torch.memory_format:
-    """Channels-last for a batch (tile, channel, ...) with this number of axes."""
-    return torch.channels_last if n_dims == 4 else torch.channels_last_3d
+def _memory_format(dimensions: int, device: torch.device) -> torch.memory_format:
+    if dimensions == 2:
+        return torch.channels_last
+    # In 3d, oneDNN is faster with the usual layout.
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last_3d
 
 
 def _batch_size(
