@@ -133,8 +133,10 @@ def test_cells_alone_once_the_models_are_there(checkout: Checkout) -> None:
     models = [f"results/models/finetuned/{case}/plans.json" for case in train]
     succeeded(checkout.run(*models))
     before = rules(checkout)
-    row = f"results/scores/finetuned/{train[0]}.tsv"
-    succeeded(checkout.run(row, "--allowed-rules", "predict", "collect_scores"))
+    allowed = ["--allowed-rules", "predict", "collect_scores", "similarity_matrix"]
+    batch = ["--batch", f"similarity_matrix=1/{ROWS}", "results/similarity/matrix.tsv"]
+    succeeded(checkout.run(*allowed, *batch))
     done = rules(checkout) - before
     assert done == {"predict": COLUMNS, "collect_scores": 1}
+    row = f"results/scores/finetuned/{train[0]}.tsv"
     assert "Nothing to be done" in succeeded(checkout.run(row, "-n"))
