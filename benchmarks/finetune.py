@@ -123,7 +123,6 @@ def prepare(setting: Setting, size: str) -> None:
         setting.raw,
         setting.preprocessed,
         cases,
-        [],
         phantom.CHANNEL_NAMES,
         phantom.LABELS,
         {
@@ -179,12 +178,17 @@ def run_ours(setting: Setting) -> None:
 def run_nnunet(setting: Setting) -> None:
     """What `nnUNetv2_train 1 2d all -pretrained_weights ...` runs, without
     compiling."""
-    from casesim import nnunet
-
-    nnunet.set_environment(setting.work / "nnunet")
+    os.environ.update(
+        nnUNet_raw=str(setting.work / "nnunet/raw"),
+        nnUNet_preprocessed=str(setting.work / "nnunet/preprocessed"),
+        nnUNet_results=str(setting.work / "models"),
+        nnUNet_compile="f",
+    )
     import torch
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from casesim import nnunet
 
     class TimedTrainer(nnUNetTrainer):
         """nnU-Net's trainer, with a clock around the iterations of an epoch."""

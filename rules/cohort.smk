@@ -62,7 +62,6 @@ rule plan:
         dataset=f"{PREPROCESSED}/dataset.json",
         fingerprint=f"{PREPROCESSED}/dataset_fingerprint.json",
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
-        splits=f"{PREPROCESSED}/splits_final.json",
     log:
         "logs/plan.log",
     conda:
@@ -73,7 +72,6 @@ rule plan:
         runtime="4h",
     params:
         pool=COHORT.pool,
-        held_out=COHORT.held_out,
         channel_names=COHORT.channel_names,
         labels=COHORT.labels,
         nnunet=config["nnunet"],

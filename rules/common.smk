@@ -71,7 +71,9 @@ def get_source_files(wildcards):
 
 
 def get_case_record(wildcards):
-    return COHORT.case(wildcards.case).as_record()
+    """What the import of a case depends on: not its role in the analysis."""
+    record = COHORT.case(wildcards.case).as_record()
+    return {**record, "role": "pool", "train_case": False}
 
 
 def get_import_options():
@@ -106,10 +108,9 @@ def get_labels(cases):
 
 
 def get_training(name):
-    """Everything that one training depends on, apart from its files."""
-    keys = ["seed", "checkpoint_minutes", "validate_every"]
+    """Everything that the weights of a training depend on, apart from its files."""
     return {
-        **{key: config["training"][key] for key in keys},
+        "seed": config["training"]["seed"],
         "schedule": config["training"][name],
         "storage": config["training"]["storage"] if name == "finetune" else "float32",
         "configuration": config["nnunet"]["configuration"],
@@ -152,7 +153,6 @@ def get_predict_options():
     )
     flags = [
         "--mirroring" if inference["mirroring"] else "--no-mirroring",
-        "--resident" if inference["resident"] else "--no-resident",
         *(["--bfloat16"] if inference["bfloat16"] else []),
     ]
     return (
@@ -194,9 +194,13 @@ def get_removed_cases():
 
 
 # The python that runs Snakemake also runs the `predict` client, whose path is kept
-# relative, so that moving the checkout does not make every prediction outdated.
+# relative, so that moving the checkout does not make every prediction outdated. Where
+# the model is loaded changes no result, so it is told in the environment, too.
 os.environ.update(
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    PATH=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    ),
+    CASESIM_RESIDENT="1" if config["inference"]["resident"] else "0",
 )
 PREDICT_CLIENT = os.path.relpath(Path(workflow.basedir, "workflow_scripts/predict.py"))
 

@@ -17,6 +17,7 @@ rule choose_removals:
     params:
         pool=COHORT.pool,
         seed=config["training"]["seed"],
+        region=config["similarity"]["region"],
     script:
         "../workflow_scripts/choose_removals.py"
 

@@ -29,7 +29,7 @@ def main() -> None:
         base_dice = {
             row["case"]: float(row["dice"] or "nan")
             for row in read_table(snakemake.input.base)
-            if row["region"] == "mean"
+            if row["region"] == snakemake.params.region
         }
         removed = pruning.choose(
             snakemake.wildcards.arm,

@@ -38,7 +38,7 @@ def main() -> None:
             read(snakemake.input.cohort),
         )
         summary = evidence.summary(table, seed=snakemake.params.seed)
-        print(summary["verdict"] or "The arm worst_cluster is not configured.")
+        print(summary["verdict"])
         evidence.write_comparison(table, snakemake.output.table)
         evidence.write_summary(summary, snakemake.output.summary)
         figures.comparison(table, snakemake.output.png, snakemake.output.svg)

@@ -17,7 +17,6 @@ def main() -> None:
             Path(snakemake.output.raw_dataset).parent,
             Path(snakemake.output.plans).parent,
             snakemake.params.pool,
-            snakemake.params.held_out,
             snakemake.params.channel_names,
             snakemake.params.labels,
             snakemake.params.nnunet,

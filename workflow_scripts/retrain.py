@@ -26,6 +26,9 @@ def main() -> None:
                 threads=snakemake.threads,
                 device=device,
                 memory_mb=snakemake.resources.mem_mb / 2,
+                # From the config, so that a change of them trains nothing again.
+                checkpoint_minutes=snakemake.config["training"]["checkpoint_minutes"],
+                validate_every=snakemake.config["training"]["validate_every"],
                 **options,
             )
 

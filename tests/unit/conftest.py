@@ -89,7 +89,6 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
         cohort.raw,
         cohort.preprocessed,
         POOL[::-1],
-        HELD_OUT,
         CHANNELS,
         LABELS,
         {"configuration": "2d", "target_spacing": None, "gpu_memory_target_gb": 8},

@@ -381,9 +381,9 @@ def test_undefined_pairs_are_left_out_of_the_comparison() -> None:
     assert "case_002" not in figures.pair_table(table)["case"].tolist()
 
 
-def test_comparison_without_arms_says_so(tmp_path: Path) -> None:
+def test_comparison_without_a_defined_pair_says_so(tmp_path: Path) -> None:
     figure = draw_comparison(arms(3, 1, ["worst_cluster"]).iloc[:0], tmp_path)
-    assert "pruning.arms" in figure.texts[0].get_text()
+    assert "No case has a defined Dice" in figure.texts[0].get_text()
 
 
 # Images

@@ -39,7 +39,6 @@ def test_plan_writes_what_the_rule_declares(tiny_cohort: TinyCohort) -> None:
         "dataset.json",
         "dataset_fingerprint.json",
         "nnUNetPlans.json",
-        "splits_final.json",
     ]
     assert [p.name for p in tiny_cohort.raw.glob("*.json")] == ["dataset.json"]
     raw = nnunet.read_json(tiny_cohort.raw / "dataset.json")
@@ -47,8 +46,6 @@ def test_plan_writes_what_the_rule_declares(tiny_cohort: TinyCohort) -> None:
     assert raw["labels"] == LABELS
     assert list(raw["channel_names"].values()) == CHANNELS
     assert raw["numTraining"] == len(POOL)
-    splits = json.loads((tiny_cohort.preprocessed / "splits_final.json").read_text())
-    assert splits == [{"train": POOL, "val": HELD_OUT}]
 
 
 def test_listed_files_are_right_for_nnunet(tiny_cohort: TinyCohort) -> None:
@@ -100,7 +97,6 @@ def replan(
             tmp_path / "raw",
             tmp_path / "preprocessed",
             POOL,
-            HELD_OUT,
             CHANNELS,
             LABELS,
             {"target_spacing": None, "gpu_memory_target_gb": 8} | config,
@@ -379,14 +375,3 @@ def test_weights_of_other_plans(
     (tmp_path / "dataset.json").write_text(json.dumps(dataset))
     with pytest.raises(UserError, match="do not fit"):
         nnunet.load_model(checkpoint, "cpu")
-
-
-def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
-
-    for name in ("raw", "preprocessed", "results", "compile"):
-        monkeypatch.setenv(f"nnUNet_{name}", "before")
-    nnunet.set_environment(tmp_path / "results" / "nnunet")
-    assert str(nnUNet_raw) == str(tmp_path / "results/nnunet/raw")
-    assert str(nnUNet_preprocessed) == str(tmp_path / "results/nnunet/preprocessed")
-    assert str(nnUNet_results) == str(tmp_path / "results/models")

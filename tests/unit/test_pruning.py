@@ -184,7 +184,7 @@ def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> N
             training_cases=str(tmp_path / "arm/training_cases.txt"),
             removed_cases=str(tmp_path / "arm/removed_cases.txt"),
         ),
-        params=SimpleNamespace(pool=POOL, seed=0),
+        params=SimpleNamespace(pool=POOL, seed=0, region="mean"),
         wildcards=SimpleNamespace(arm="lowest_base_dice"),
         log=[str(tmp_path / "log")],
     )

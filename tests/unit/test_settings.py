@@ -32,6 +32,19 @@ def merged(*names: str) -> dict[str, Any]:
     return config
 
 
+def keys(part: dict[str, Any], path: str = "") -> set[str]:
+    nested = {key: value for key, value in part.items() if isinstance(value, dict)}
+    return {f"{path}{key}" for key in part}.union(
+        *(keys(value, f"{path}{key}.") for key, value in nested.items())
+    )
+
+
+def test_no_value_of_the_demo_is_left_in_the_paper_s_experiment() -> None:
+    demo, paper = merged("config.yaml"), merged("paper.yaml")
+    del demo["cohort"]["phantom"]
+    assert keys(demo) <= keys(paper)
+
+
 def test_an_empty_config_is_filled_with_the_defaults_of_the_schema() -> None:
     config = validate({}, SCHEMA)
     assert config["cohort"]["source"] == "phantom"
@@ -69,6 +82,7 @@ def test_the_paper_s_schedule() -> None:
     assert (config["cohort"]["pool"], config["cohort"]["train_cases"]) == (100, 50)
     assert config["training"]["base"]["epochs"] == 30
     assert config["training"]["finetune"]["epochs"] == 100
+    assert config["nnunet"]["batch_size"] is None
     assert config["augmentation"]["copies"] == 5
     assert config["augmentation"]["mirror_axes"] == [0, 1, 2]
 
@@ -110,7 +124,7 @@ def test_regions_must_fit_the_labels() -> None:
     config["similarity"]["region"] = "TC"
     with pytest.raises(UserError) as caught:
         check_regions(config, LABELS)
-    for part in ("WT: label numbers [7]", "regions.edema", "similarity.region"):
+    for part in ("WT: label numbers [7]", "edema", "similarity.region", "regions: {}"):
         assert part in str(caught.value)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,21 @@ class Checkout:
                 shutil.copy2(source, target)
         (self.folder / "test.yaml").write_text(yaml.safe_dump(self.config))
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, configs: Sequence[str] = ()) -> list[str]:
         snakemake = [sys.executable, "-m", "snakemake", "--cores", "2"]
-        given = ["--configfile", "test.yaml"] if self.config else []
+        files = [*(["test.yaml"] if self.config else []), *configs]
+        given = ["--configfile", *files] if files else []
         return [*snakemake, *arguments, *given]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake to its end; stdout and stderr together."""
+    def run(
+        self, *arguments: str, configs: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake to its end; stdout and stderr together.
+
+        `configs` are laid over the checkout's own config.
+        """
         return subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, configs=configs),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import yaml
 from scipy.cluster.hierarchy import linkage
 
 from .conftest import Checkout, processes, succeeded, wait_for
+from .test_dry_run import job_counts
 
 FILES = [
     "cohort.tsv",
@@ -216,3 +218,24 @@ def test_the_report_can_be_made(finished: Checkout) -> None:
     text = finished.path("report.html").read_text()
     for caption in ("Similarity matrix", "Dendrogram", "Before and after"):
         assert caption in text
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"cohort": {"held_out": 3}}, {"plan", "train_base", "finetune", "retrain"}),
+        ({"cohort": {"train_cases": 5}}, {"import_case", "train_base", "finetune"}),
+        ({"training": {"checkpoint_minutes": 9}}, {"train_base", "predict"}),
+        ({"inference": {"resident": False}}, {"predict"}),
+    ],
+)
+def test_a_change_of_the_config_does_again_only_what_depends_on_it(
+    finished: Checkout, change: dict, kept: set[str]
+) -> None:
+    other = finished.path("change.yaml")
+    other.write_text(yaml.safe_dump(change))
+    output = succeeded(finished.run("-n", "--quiet", "rules", configs=["change.yaml"]))
+    repeated = set(job_counts(output)) if "Job stats:" in output else set()
+    if "held_out" in change.get("cohort", {}):
+        assert "predict" in repeated
+    assert not kept & repeated

@@ -106,7 +106,6 @@ class Cohort:
     channel_names: list[str]
     labels: dict[str, int]
     label_map: dict[int, int]
-    file_ending: str = ".nii.gz"
     problems: tuple[Problem, ...] = ()
 
     @cached_property

@@ -24,6 +24,7 @@ from sklearn import metrics
 
 from .errors import UserError
 from .files import atomic_path
+from .phantom import CONTROLS, IMAGE_DEFECTS, LABEL_DEFECTS
 from .pruning import FULL, Retrained, full_model, is_random
 
 Array = npt.NDArray[np.float64]
@@ -39,22 +40,6 @@ RESAMPLES = 5000
 PRIMARY_REGION = "mean"
 HEADLINE_ARM = "worst_cluster"
 GROUPS = ("held_out", "kept", "removed")
-
-LABEL_DEFECTS = (
-    "swapped_labels",
-    "shifted_label",
-    "other_patient",
-    "over_segmentation",
-    "missed_lesion",
-)
-IMAGE_DEFECTS = ("corrupted_channel",)
-CONTROLS = (
-    "no_enhancement",
-    "multifocal",
-    "infratentorial",
-    "small_lesion",
-    "odd_scanner",
-)
 
 
 # --- Before and after, case by case ---------------------------------------------------

@@ -545,7 +545,7 @@ def comparison(
     """
     pairs = pair_table(table, region)
     if pairs.empty:
-        return _empty("No arm to compare: pruning.arms is empty.", png, svg)
+        return _empty("No case has a defined Dice before and after.", png, svg)
     before = pairs.groupby("case")["before"].mean()
     roles = pairs.groupby("case")["role"].first()
     groups = {}

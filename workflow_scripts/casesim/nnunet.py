@@ -62,21 +62,6 @@ def environment(**variables: PathLike) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def set_environment(root: PathLike) -> None:
-    """Point nnU-Net at `root`/raw, `root`/preprocessed and the models beside `root`.
-
-    With `root` = results/nnunet the models are in results/models. Also switches off
-    `torch.compile`, which costs minutes and which nnU-Net turns on by itself on a GPU.
-    """
-    base = Path(root).absolute()
-    os.environ.update(
-        nnUNet_raw=str(base / "raw"),
-        nnUNet_preprocessed=str(base / "preprocessed"),
-        nnUNet_results=str(base.parent / "models"),
-        nnUNet_compile="f",
-    )
-
-
 def read_json(path: PathLike) -> dict[str, Any]:
     """Read a JSON object; `UserError` names the file when it is missing or damaged."""
     try:
@@ -131,7 +116,6 @@ def plan(
     raw: PathLike,
     preprocessed: PathLike,
     pool: Sequence[str],
-    held_out: Sequence[str],
     channel_names: Sequence[str],
     labels: Mapping[str, int],
     nnunet_config: Mapping[str, Any],
@@ -140,8 +124,7 @@ def plan(
     """Run nnU-Net's own fingerprint extraction and planning over the pool.
 
     Writes `raw`/dataset.json and, in `preprocessed`, dataset.json,
-    dataset_fingerprint.json, nnUNetPlans.json and splits_final.json (fold 0 trains on
-    the pool and validates on the held-out cases). Nothing of an earlier plan is reused:
+    dataset_fingerprint.json and nnUNetPlans.json. Nothing of an earlier plan is reused:
     nnU-Net works in an empty temporary folder, as it would otherwise keep an old
     fingerprint and merge old configurations.
 
@@ -217,10 +200,6 @@ def plan(
     write_json(preprocessed / "dataset.json", dataset)
     write_json(preprocessed / "dataset_fingerprint.json", fingerprint)
     write_json(preprocessed / f"{PLANS}.json", plans)
-    write_json(
-        preprocessed / "splits_final.json",
-        [{"train": sorted(pool), "val": sorted(held_out)}],
-    )
 
 
 def _missing_configuration(configuration: str, plans: Mapping[str, Any]) -> str:

@@ -56,7 +56,8 @@ def main(program: str, arguments: list[str]) -> int:
             from .resident_server import serve
 
             return serve(arguments[1:])
-        if "--no-resident" in arguments:
+        resident = os.environ.get("CASESIM_RESIDENT") != "0"
+        if "--no-resident" in arguments or not resident:
             return _predict_here(program, arguments)
         return _predict_in_resident(program, arguments)
     except UserError as error:

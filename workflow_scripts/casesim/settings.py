@@ -3,6 +3,7 @@
 import copy
 import difflib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             f"clusters.number: {number} clusters cannot be made of {train_number} "
             "train cases"
         )
-    largest = int(config["clusters"]["max_removed_share"] * train_number)
+    share = config["clusters"]["max_removed_share"]
+    largest = max(1, math.floor(share * train_number + 1e-9))
     if config["clusters"]["min_size"] > largest:
         yield (
             f"clusters.min_size: {config['clusters']['min_size']} cases are more than "
@@ -153,4 +155,8 @@ def check_regions(config: dict[str, Any], labels: dict[str, int]) -> None:
         )
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise UserError(f"The regions do not fit the data set:\n{lines}")
+        raise UserError(
+            f"The regions do not fit the data set:\n{lines}\n"
+            "Set `regions` to unions of these labels, such as `regions: {all: [1]}`, "
+            "or to `regions: {}` for none (the default is that of brain tumours)."
+        )
