@@ -16,6 +16,8 @@ from scipy.cluster.hierarchy import linkage
 from .conftest import Checkout, processes, succeeded, wait_for
 from .test_dry_run import job_counts
 
+# Without phantom_005, and with the two that have a defect.
+FEWER = [f"phantom_00{number}" for number in (1, 2, 3, 4, 6)]
 FILES = [
     "cohort.tsv",
     "checks.tsv",
@@ -224,7 +226,7 @@ def test_the_report_can_be_made(finished: Checkout) -> None:
     ("change", "kept"),
     [
         ({"cohort": {"held_out": 3}}, {"plan", "train_base", "finetune", "retrain"}),
-        ({"cohort": {"train_cases": 5}}, {"import_case", "train_base", "finetune"}),
+        ({"cohort": {"train_cases": FEWER}}, {"import_case", "train_base", "finetune"}),
         ({"training": {"checkpoint_minutes": 9}}, {"train_base", "predict"}),
         ({"inference": {"resident": False}}, {"predict"}),
     ],
