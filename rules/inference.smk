@@ -9,8 +9,9 @@ rule predict:
     """
     input:
         checkpoint="results/models/{model}/fold_all/checkpoint_final.pth",
-        data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
-        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+        # Named by their rules, since Snakemake need not search for these then.
+        data=rules.preprocess_case.output.data,
+        label=rules.import_case.output.label,
     output:
         prediction="results/predictions/{model}/{case}.nii.gz",
         score="results/scores/{model}/{case}.json",
