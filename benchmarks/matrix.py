@@ -1,0 +1,458 @@
+"""Models x cases by this workflow and by nnU-Net's commands, side by side.
+
+    python -m benchmarks.matrix [--models N] [--cases M] [--single-calls K]
+        [--threads N] [--output docs/benchmarks/matrix.md]
+
+On the same models and cases, of the embedded cohort, one after the other:
+
+(a) this workflow: `snakemake` makes N rows of M cells, under the default profile, from
+    trained models and preprocessed cases to the tables of Dice;
+(b) `nnUNetv2_predict_from_modelfolder` once for each model, on the folder of cases, and
+    `nnUNetv2_evaluate_folder` (the faster of one and two processes for each of its
+    steps, found out on the first model);
+(c) `nnUNetv2_predict_from_modelfolder` once for each model and case: K calls are timed,
+    and stand for the others; evaluation is not counted.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import setting as common
+from benchmarks.scale import count_files, total
+
+BASE_ITERATIONS = 60
+MIN_TRAIN_CASES = 4  # a tree wants some, of which two may be removed
+FINETUNE_ITERATIONS = 20
+CLIENTS = 40
+_SECONDS_BETWEEN_SAMPLES = 0.5
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Wall time of a command, and peak memory of its processes together."""
+
+    seconds: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to fill the matrix."""
+
+    name: str
+    cells: int
+    seconds: float
+    megabytes: float
+
+    @property
+    def per_cell(self) -> float:
+        return self.seconds / self.cells
+
+
+def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> Usage:
+    """Run a command to its end in a session of its own, and watch its memory."""
+    log = folder / "benchmark.log"
+    peak = 0.0
+    with log.open("wb") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        ended = threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not ended.wait(_SECONDS_BETWEEN_SAMPLES):
+                peak = max(peak, memory_of_session(process.pid))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            status = process.wait()
+            seconds = time.perf_counter() - started
+        finally:
+            ended.set()
+            watching.join()
+    if status:
+        sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-4000:]}")
+    return Usage(seconds, peak)
+
+
+def memory_of_session(session: int) -> float:
+    """Megabytes of all processes of a session, shared pages counted once.
+
+    The resident predictor is not a child of Snakemake, but of its session.
+    """
+    kilobytes = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if os.getsid(int(entry.name)) != session:
+                continue
+            text = (entry / "smaps_rollup").read_text()
+        except OSError:
+            continue
+        found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
+        kilobytes += int(found[1]) if found else 0
+    return kilobytes / 1024
+
+
+def prepare(setting: common.Setting, models: int, cases: int) -> tuple[list[str], Any]:
+    """A checkout with models and preprocessed cases; names of models and of cases."""
+    common.copy_workflow(setting.work)
+    # Snakemake finds everything up to date if it lies there in the order of the stages.
+    (setting.work / "results").mkdir()
+    (setting.work / "results/cohort.tsv").touch()
+    demo = common.SIZES["demo"]
+    names = common.prepare_cases(setting, common.Size(cases, demo.shape, demo.spacing))
+    stems = common.preprocess(setting, names)
+    base = common.train(setting, "base", stems, BASE_ITERATIONS)
+    train = names[:models]
+    for name, stem in zip(train, stems, strict=False):
+        common.train(
+            setting, f"finetuned/{name}", [stem], FINETUNE_ITERATIONS, start_from=base
+        )
+    config = {
+        "cohort": {
+            "pool": names,
+            "train_cases": names[: max(models, MIN_TRAIN_CASES)],
+            "held_out": 0,
+            "phantom": {"defects": _none("defects"), "controls": _none("controls")},
+        },
+        "clusters": {"max_removed_share": 0.5},
+    }
+    (setting.work / "matrix.yaml").write_text(yaml.safe_dump(config))
+    return [f"finetuned/{name}" for name in train], names
+
+
+def _none(kind: str) -> dict[str, int]:
+    schema = json.loads(
+        (common.ROOT / "config/schemas/config.schema.json").read_text("utf-8")
+    )
+    phantom = schema["properties"]["cohort"]["properties"]["phantom"]
+    return dict.fromkeys(phantom["properties"][kind]["properties"], 0)
+
+
+def snakemake(setting: common.Setting, targets: Sequence[str], *flags: str) -> Usage:
+    command = [
+        *(sys.executable, "-m", "snakemake", *targets, *flags),
+        *("--cores", str(setting.threads), "--configfile", "matrix.yaml"),
+    ]
+    return run(command, setting.work, dict(os.environ))
+
+
+def run_workflow(
+    setting: common.Setting, models: Sequence[str], cases: Sequence[str]
+) -> tuple[Side, Usage, Counter[str]]:
+    """(a), the time of its plan, and the files that it leaves."""
+    tables = [f"results/scores/{model}.tsv" for model in models]
+    planned = snakemake(setting, tables, "-n", "--quiet", "rules")
+    jobs = (setting.work / "benchmark.log").read_text()
+    expected = {"predict": len(models) * len(cases), "collect_scores": len(models)}
+    counts = {
+        rule: int(number)
+        for rule, number in re.findall(r"^(\w+) +(\d+)$", jobs, re.MULTILINE)
+    }
+    if counts != {**expected, "total": sum(expected.values())}:
+        sys.exit(f"another plan than {expected}:\n{jobs}")
+    before = count_files(setting.work)
+    usage = snakemake(setting, tables)
+    side = Side(
+        "(a) this workflow", expected["predict"], usage.seconds, usage.megabytes
+    )
+    return side, planned, count_files(setting.work) - before
+
+
+def seconds_by_step(
+    setting: common.Setting, models: Sequence[str], cases: Sequence[str]
+) -> dict[str, float]:
+    """What the scores and logs of (a) say, summed over the cells."""
+    steps: dict[str, float] = defaultdict(float)
+    for model in models:
+        for case in cases:
+            score = setting.work / f"results/scores/{model}/{case}.json"
+            for step, seconds in json.loads(score.read_text())["seconds"].items():
+                steps[step] += seconds
+            log = setting.work / f"logs/predict/{model}/{case}.log"
+            found = re.search(r"load ([\d.]+) s", log.read_text())
+            assert found is not None
+            steps["load"] += float(found[1])
+    return steps
+
+
+def time_clients(
+    setting: common.Setting, models: Sequence[str], cases: Sequence[str], number: int
+) -> tuple[float, float]:
+    """Seconds that a client takes beyond what its predictor does, and a cold start.
+
+    The clients are those of the rule, one after the other. The first one starts a
+    predictor, which ends with this process, and is measured apart.
+    """
+    scratch = setting.work / "clients"
+    extra = []
+    cells = [(model, case) for case in cases for model in models]
+    for count in range(number + 1):
+        model, case = cells[count % len(cells)]
+        score = scratch / f"{count}.json"
+        scratch.mkdir(exist_ok=True)
+        command = [
+            *(sys.executable, "-S", "-E", "workflow_scripts/predict.py"),
+            *("--model", model, "--case", case),
+            *("--checkpoint", str(setting.checkpoint(model))),
+            *("--data", f"{setting.stem(case)}.b2nd"),
+            *("--label", str(setting.label(case))),
+            *("--prediction", str(scratch / f"{count}.nii.gz"), "--score", str(score)),
+            *("--threads", str(setting.threads), "--gpu", "1", "--mirroring"),
+            *("--labels", "edema=1;core=2;enhancing=3", "--regions", "WT=1,2,3"),
+        ]
+        started = time.perf_counter()
+        done = subprocess.run(
+            command, cwd=setting.work, capture_output=True, text=True, check=True
+        )
+        seconds = time.perf_counter() - started
+        load = re.search(r"load ([\d.]+) s", done.stdout)
+        assert load is not None
+        inside = sum(json.loads(score.read_text())["seconds"].values())
+        extra.append(seconds - inside - float(load[1]))
+    return statistics.median(extra[1:]), extra[0]
+
+
+def nnunet_environment(setting: common.Setting) -> dict[str, str]:
+    return os.environ | {
+        "nnUNet_raw": str(setting.raw.parent),
+        "nnUNet_preprocessed": str(setting.preprocessed.parent),
+        "nnUNet_results": str(setting.work / "results/models"),
+    }
+
+
+def nnunet(setting: common.Setting, command: str, *arguments: object) -> Usage:
+    program = Path(sys.executable).parent / f"nnUNetv2_{command}"
+    return run(
+        [str(program), *map(str, arguments)], setting.work, nnunet_environment(setting)
+    )
+
+
+def predict_folder(
+    setting: common.Setting, model: str, images: Path, output: Path, processes: int
+) -> Usage:
+    return nnunet(
+        setting,
+        "predict_from_modelfolder",
+        *("-i", images, "-o", output, "-m", setting.model(model), "-f", "all"),
+        *("-device", common.device(), "-npp", processes, "-nps", processes),
+        "--disable_progress_bar",
+    )
+
+
+def run_folders(
+    setting: common.Setting, models: Sequence[str], cases: Sequence[str]
+) -> tuple[Side, int]:
+    """(b), and the number of processes that was the faster on the first model."""
+    images = setting.raw / "imagesTr"
+    trials: dict[int, Usage] = {}
+    for processes in (1, 2):
+        folder = setting.work / f"folders/{processes}-processes"
+        trials[processes] = predict_folder(
+            setting, models[0], images, folder, processes
+        )
+    best = min(trials, key=lambda processes: trials[processes].seconds)
+    usages = [trials[best]]
+    for model in models:
+        folder = setting.work / "folders" / model
+        if model == models[0]:
+            folder = setting.work / f"folders/{best}-processes"
+        else:
+            usages.append(predict_folder(setting, model, images, folder, best))
+        usages.append(
+            nnunet(
+                setting,
+                "evaluate_folder",
+                *(setting.raw / "labelsTr", folder),
+                *("-djfile", setting.dataset, "-pfile", setting.plans),
+                *("-o", summary_path(setting, model), "-np", setting.threads),
+            )
+        )
+    return (
+        Side(
+            "(b) nnU-Net, a call for each model",
+            len(models) * len(cases),
+            sum(usage.seconds for usage in usages),
+            max(usage.megabytes for usage in usages),
+        ),
+        best,
+    )
+
+
+def summary_path(setting: common.Setting, model: str) -> Path:
+    return setting.work / f"summary-{model.replace('/', '-')}.json"
+
+
+def run_single_calls(
+    setting: common.Setting, model: str, cases: Sequence[str], processes: int
+) -> Side:
+    """(c), on a sample of cells."""
+    usages = []
+    for case in cases:
+        images = setting.work / "single" / case
+        images.mkdir(parents=True)
+        for image in setting.images(case):
+            (images / image.name).symlink_to(image)
+        output = setting.work / f"single/out-{case}"
+        usages.append(predict_folder(setting, model, images, output, processes))
+    return Side(
+        "(c) nnU-Net, a call for each cell",
+        len(cases),
+        sum(usage.seconds for usage in usages),
+        max(usage.megabytes for usage in usages),
+    )
+
+
+def differences_of_dice(
+    setting: common.Setting, models: Sequence[str], cases: Sequence[str]
+) -> list[float]:
+    """Dice of (a) less that of (b), for each label of each cell."""
+    from casesim import nnunet, overlap
+
+    numbers = nnunet.read_json(setting.dataset)["labels"]
+    found = []
+    for model in models:
+        summary = json.loads(summary_path(setting, model).read_text())
+        theirs = {
+            Path(part["prediction_file"]).name.removesuffix(".nii.gz"): part["metrics"]
+            for part in summary["metric_per_case"]
+        }
+        for case in cases:
+            path = setting.work / f"results/scores/{model}/{case}.json"
+            for label, counts in overlap.read_record(path)["labels"].items():
+                ours = overlap.dice(counts["tp"], counts["fp"], counts["fn"])
+                dice = theirs[case][str(numbers[label])]["Dice"]
+                # Undefined on both sides, or on one: NaN == NaN is agreement here.
+                both_undefined = ours != ours and dice != dice
+                found.append(0.0 if both_undefined else ours - dice)
+    return found
+
+
+def report_sides(a: Side, others: Sequence[Side]) -> str:
+    header = ["", "cells", "wall (s)", "a cell (s)", "a cell / (a)", "peak memory (MB)"]
+    return common.table(
+        header,
+        [
+            [
+                side.name,
+                side.cells,
+                f"{side.seconds:.1f}",
+                f"{side.per_cell:.3f}",
+                f"{side.per_cell / a.per_cell:.1f}",
+                f"{side.megabytes:,.0f}",
+            ]
+            for side in (a, *others)
+        ],
+    )
+
+
+def split(
+    a: Side, plan: float, steps: dict[str, float], client: float, start: float
+) -> list[tuple[str, float]]:
+    """Seconds of (a) by part; they sum up to its wall time."""
+    parts = [
+        ("plan", plan),
+        ("start of the predictor", start),
+        ("client", client * a.cells),
+        ("load", steps["load"]),
+        ("network", steps["network"]),
+        ("resample", steps["resample"]),
+        ("write", steps["write"]),
+        ("score", steps["score"]),
+    ]
+    rest = a.seconds - sum(seconds for _, seconds in parts)
+    return [*parts, ("scheduler and tables of rows", rest)]
+
+
+def report(
+    a: Side,
+    others: Sequence[Side],
+    parts: Sequence[tuple[str, float]],
+    differences: Sequence[float],
+    files: Counter[str],
+) -> str:
+    network = dict(parts)["network"]
+    largest = max(map(abs, differences))
+    equal = sum(difference == 0 for difference in differences)
+    rows = [
+        [name, f"{seconds:.2f}", f"{1000 * seconds / a.cells:.1f}"]
+        for name, seconds in parts
+    ]
+    size = total(files, " bytes") / a.cells / 1024
+    return "\n\n".join(
+        [
+            report_sides(a, others),
+            f"Dice of (a) and (b): {equal} of {len(differences)} values are equal, the "
+            f"largest difference is {largest:.2g}.",
+            "Where the time of (a) goes:",
+            common.table(["part of (a)", "all cells (s)", "a cell (ms)"], rows),
+            "Beyond the network's own time, a cell takes "
+            f"{1000 * (a.seconds - network) / a.cells:.0f} ms, and leaves "
+            f"{total(files, ' files') / a.cells:.2f} files of {size:.1f} kB in all.",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=int, default=4)
+    parser.add_argument("--cases", type=int, default=50)
+    parser.add_argument("--single-calls", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, help="put the tables into this file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
+        setting = common.Setting(Path(folder), arguments.threads)
+        models, cases = prepare(setting, arguments.models, arguments.cases)
+        print(f"{len(models)} models and {len(cases)} cases are there.", flush=True)
+        a, planned, files = run_workflow(setting, models, cases)
+        client, start = time_clients(setting, models, cases, CLIENTS)
+        steps = seconds_by_step(setting, models, cases)
+        print(f"(a) {a.seconds:.1f} s", flush=True)
+        b, processes = run_folders(setting, models, cases)
+        print(f"(b) {b.seconds:.1f} s", flush=True)
+        sample = cases[:: max(1, len(cases) // arguments.single_calls)]
+        sample = sample[: arguments.single_calls]
+        c = run_single_calls(setting, models[0], sample, processes)
+        body = report(
+            a,
+            [b, c],
+            split(a, planned.seconds, steps, client, start),
+            differences_of_dice(setting, models, cases),
+            files,
+        )
+        text = (
+            f"{len(models)} models x {len(cases)} cases; "
+            f"{common.describe_network(setting.plan)}; {setting.threads} threads; "
+            f"`-npp {processes} -nps {processes}` for nnU-Net. (c) is a sample."
+        )
+    common.publish("Matrix, demo size", f"{text}\n\n{body}", arguments.output)
+
+
+if __name__ == "__main__":
+    main()
