@@ -7,8 +7,8 @@ Both sides run in this process, in turns, from a preprocessed case in memory to 
 logits: `predictor.predict_logits`, and `predict_logits_from_preprocessed_data` of
 `nnUNetPredictor`, with mirroring and half-tile steps. The weights are those of a start,
 which take as long as trained ones. `demo` is a case of the embedded cohort; `real` has
-the patch, stages and extent of brain-tumour patients, of which a CPU gets the middle
-slices only (`--slices`): each slice costs the same.
+the patch and extent of brain-tumour patients (and 8 stages, more than nnU-Net plans),
+of which a CPU gets the middle slices only (`--slices`): each slice costs the same.
 """
 
 import argparse
@@ -187,6 +187,8 @@ def main() -> None:
             common.preprocess(setting, [case])
             data, _, _ = nnunet.load_preprocessed(setting.stem(case))
             part = middle(data, slices if size == "real" else None)
+            if size == "real":
+                common.set_stages(setting, common.REAL_STAGES)
             model = untrained_model(setting)
             found = compare(model, part, arguments.repeats, arguments.threads)
             network = common.describe_network(setting.plan)

@@ -40,8 +40,10 @@ class Size:
 
 SIZES = {
     "demo": Size(12, [28, 56, 56], [3.0, 3.0, 3.0]),
-    "real": Size(2, [150, 190, 160], [1.0, 1.0, 1.0]),
+    # Cropped to the brain, 140 x 180 x 140 voxels: patches of 192 x 160 in 2d.
+    "real": Size(2, [176, 207, 178], [0.85, 0.92, 0.9]),
 }
+REAL_STAGES = 8
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,28 @@ def train(
         start_from=start_from,
     )
     return setting.checkpoint(name)
+
+
+def set_stages(setting: Setting, number: int) -> None:
+    """Plan a deeper network than nnU-Net's planner does.
+
+    The planner stops where the feature maps are too small to be halved again; stages
+    beyond that keep their size, and are as wide as the last one.
+    """
+    from casesim import nnunet
+
+    plans = nnunet.read_json(setting.plans)
+    architecture = plans["configurations"][CONFIGURATION]["architecture"]
+    kwargs = architecture["arch_kwargs"]
+    more = number - kwargs["n_stages"]
+    for key in ("features_per_stage", "kernel_sizes", "n_conv_per_stage"):
+        kwargs[key] += [kwargs[key][-1]] * more
+    kwargs["n_conv_per_stage_decoder"] += [
+        kwargs["n_conv_per_stage_decoder"][-1]
+    ] * more
+    kwargs["strides"] += [[1] * len(kwargs["strides"][0])] * more
+    kwargs["n_stages"] = number
+    nnunet.write_json(setting.plans, plans)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
