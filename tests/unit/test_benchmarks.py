@@ -1,0 +1,126 @@
+"""The benchmarks' own arithmetic, and small runs of those that train nothing."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import finetune, matrix, predictor, scale, setting, storage
+
+
+def test_a_section_is_replaced_by_its_title() -> None:
+    text = setting.replace_section("", "A", "## A\n\none\n")
+    text = setting.replace_section(text, "B", "## B\n\ntwo\n")
+    text = setting.replace_section("# Head\n\nWords.\n\n" + text, "A", "## A\n\nnew\n")
+    assert text == "# Head\n\nWords.\n\n## A\n\nnew\n\n## B\n\ntwo\n"
+    # A title is not mistaken for one that begins like it.
+    assert "## A longer\n" in setting.replace_section(text, "A longer", "## A longer\n")
+    assert "new" in setting.replace_section(text, "A longer", "## A longer\n")
+
+
+def test_what_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "docs" / "x.md"
+    arguments = ["benchmarks/x.py", "--n", "3", "--output", str(output)]
+    monkeypatch.setattr("sys.argv", arguments)
+    setting.publish("Title", "body", output)
+    text = output.read_text()
+    assert text == capsys.readouterr().out.lstrip("\n").removesuffix("\n")
+    assert text.startswith("## Title\n\nbody\n\n`python -m benchmarks.x --n 3`\n")
+    for word in ("cores", "GB of memory", f"torch {torch.__version__}", "nnunetv2"):
+        assert word in text
+    assert str(tmp_path) not in text
+
+
+def test_the_table() -> None:
+    assert setting.table(["a", "b"], [[1, "x"]]) == (
+        "| a | b |\n| --- | --- |\n| 1 | x |"
+    )
+
+
+def test_time_outside_the_iterations() -> None:
+    assert finetune.Outcome(wall=10.0, training=7.0, iterations=40).outside == 3.0
+
+
+def test_ratios_are_those_of_neighbours() -> None:
+    found = predictor.Comparison([1.0, 2.0], [2.0, 6.0], 0, 10)
+    assert found.ratios == [2.0, 3.0]
+    assert "| nnU-Net / this workflow | 2.50 (2.00 to 3.00) |" in predictor.report(
+        found, (1, 2, 5), "net"
+    )
+
+
+def test_the_middle_slices() -> None:
+    data = np.arange(7)[None, :, None, None]
+    assert predictor.middle(data, 3).ravel().tolist() == [2, 3, 4]
+    assert predictor.middle(data, None) is data
+    assert predictor.middle(data, 9) is data
+
+
+def test_parts_of_the_time_sum_up() -> None:
+    side = matrix.Side("(a)", cells=10, seconds=20.0, megabytes=1.0)
+    other = matrix.Side("(b)", cells=5, seconds=40.0, megabytes=1.0)
+    steps = {"load": 1.0, "network": 8.0, "resample": 0.5, "write": 0.25, "score": 0.25}
+    parts = matrix.split(side, plan=2.0, steps=steps, client=0.1, start=3.0)
+    assert dict(parts)["client"] == pytest.approx(1.0)
+    assert dict(parts)["scheduler and tables of rows"] == pytest.approx(4.0)
+    assert sum(seconds for _, seconds in parts) == pytest.approx(side.seconds)
+    # 8 s a cell against 2 s.
+    assert "| (b) | 5 | 40.0 | 8.000 | 4.0 | 1 |" in matrix.report_sides(side, [other])
+    files = Counter({"results files": 50, "results bytes": 20480})
+    text = matrix.report(side, [other], parts, [0.0, -0.25], files)
+    assert "1 of 2 values are equal, the largest difference is 0.25" in text
+    assert "1200 ms, and leaves 5.00 files of 2.0 kB" in text
+
+
+def test_sizes_of_many_models() -> None:
+    table = storage.report_sizes({"float32": 200_000_000})
+    assert "| weights only (`storage: float32`) | 200 | 10.0 | 96.8 |" in table
+
+
+def test_files_are_counted_by_part(tmp_path: Path) -> None:
+    (tmp_path / "results/scores/a").mkdir(parents=True)
+    (tmp_path / "results/scores/a/b.json").write_text("1234")
+    (tmp_path / "logs").mkdir()
+    counts = scale.count_files(tmp_path)
+    assert counts["results/scores files"] == 1
+    assert counts["results/scores bytes"] == 4
+    assert counts["results/scores folders"] == 2
+    assert scale.total(counts, " folders") == 3
+
+
+def test_more_stages_than_planned(tmp_path: Path) -> None:
+    where = setting.Setting(tmp_path, 1)
+    kwargs = {
+        "n_stages": 2,
+        "features_per_stage": [32, 64],
+        "kernel_sizes": [[3, 3], [3, 3]],
+        "strides": [[1, 1], [2, 2]],
+        "n_conv_per_stage": [2, 2],
+        "n_conv_per_stage_decoder": [2],
+    }
+    plans = {"configurations": {"2d": {"architecture": {"arch_kwargs": kwargs}}}}
+    where.preprocessed.mkdir(parents=True)
+    where.plans.write_text(json.dumps(plans))
+    setting.set_stages(where, 4)
+    assert where.plan["architecture"]["arch_kwargs"] == {
+        "n_stages": 4,
+        "features_per_stage": [32, 64, 64, 64],
+        "kernel_sizes": [[3, 3]] * 4,
+        "strides": [[1, 1], [2, 2], [1, 1], [1, 1]],
+        "n_conv_per_stage": [2] * 4,
+        "n_conv_per_stage_decoder": [2] * 3,
+    }
+
+
+def test_cells_that_compute_nothing(tmp_path: Path) -> None:
+    """The rules as they are, with scripts put aside: every cell is one job."""
+    text = scale.measure_execution("4x5", tmp_path / "checkout")
+    assert "| cells | 20 |" in text
+    # Prediction, score and log, and a record for each output.
+    found = [line for line in text.splitlines() if line.startswith("| files, a cell")]
+    assert 5.0 < float(found[0].split("|")[2]) < 7.0
