@@ -85,7 +85,7 @@ def test_the_demo(tmp_path: Path) -> None:
 def test_what_we_recommend(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     msd_folder(tmp_path / "data/Task01_BrainTumour", 484)
-    # The trainings at full scale; the cells would take a minute to list.
+    # To the last training at full scale; the 36,000 cells after it take a minute.
     options = ("-n", "--quiet", "rules", "--configfile", "config/rigorous.yaml")
     counts = job_counts(succeeded(checkout.run("models", *options)))
     assert counts["train_base"] == 1
@@ -93,6 +93,8 @@ def test_what_we_recommend(tmp_path: Path) -> None:
     assert counts["refit"] == counts["augment_case_again"] == 20
     # Five seeds of 4 + 19 arms, and the full set with four more seeds.
     assert counts["retrain"] == 5 * 23 + 4
+    # What the removals are chosen from: the matrix, and the base model's cells.
+    assert counts["predict"] == 100 * 100 + 300
 
     few: dict[str, dict[str, float]] = {
         "cohort": {"pool": 6, "train_cases": 5, "held_out": 4}

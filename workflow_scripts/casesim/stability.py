@@ -340,13 +340,13 @@ def _statement(
             "is not in these numbers."
         )
     else:
+        rank = _interval(pairs.spearman, pairs.spearman_low, pairs.spearman_high)
+        icc = _interval(pairs.icc, pairs.icc_low, pairs.icc_high)
         parts.append(
             f"{pairs.n} cases fine-tuned twice: Spearman's correlation of their row "
-            f"means {_interval(pairs.spearman, pairs.spearman_low, pairs.spearman_high)}"
-            f", intraclass {_interval(pairs.icc, pairs.icc_low, pairs.icc_high)}. A row "
-            f"mean has a standard deviation of {_number(pairs.sd_between_fits, 4)} "
-            f"between fits of a case and of {_number(pairs.sd_between_cases, 4)} "
-            "between cases."
+            f"means {rank}, intraclass correlation {icc}. A row mean has a standard "
+            f"deviation of {_number(pairs.sd_between_fits, 4)} between fits of a case "
+            f"and of {_number(pairs.sd_between_cases, 4)} between cases."
         )
     return " ".join(parts)
 
