@@ -167,3 +167,34 @@ def test_unknown_cells_are_not_made_up() -> None:
     assert gpu_hours.chosen_speeds(given)[0].iteration["base"] == (1, 2)
     with pytest.raises(SystemExit):
         gpu_hours.parse(["--configfile", "a", "--seconds-per-iteration", "0"])
+
+
+@pytest.mark.parametrize("name", ["config/paper.yaml", "config/rigorous.yaml"])
+def test_the_committed_page_is_up_to_date(name: str) -> None:
+    """With jobs counted from the config alone, and not by Snakemake."""
+    config = gpu_hours.read_config([ROOT / name])
+    cohort, pruning = config["cohort"], config["pruning"]
+    arms = len(pruning["arms"]) + pruning["random_arms"]
+    retrained = len(pruning["seeds"]) * arms + len(pruning["seeds"]) - 1
+    fits = cohort["train_cases"] + config["stability"]["refits"]
+    judges = cohort["pool"] + cohort["held_out"]
+    counts = {
+        "train_base": 1,
+        "finetune": cohort["train_cases"],
+        "refit": config["stability"]["refits"],
+        "retrain": retrained,
+        "predict": fits * cohort["pool"] + (1 + retrained) * judges,
+    }
+    arguments = gpu_hours.parse(
+        ["--configfile", name, "--published", "--seconds-per-cell", "0.2", "0.5", "1"]
+    )
+    expected = gpu_hours.section(
+        name,
+        counts,
+        gpu_hours.iterations(config),
+        gpu_hours.chosen_speeds(arguments),
+        arguments.gpus,
+    )
+    page = (ROOT / "docs/gpu_hours.md").read_text(encoding="utf-8")
+    assert expected in page
+    assert "No GPU of ours was measured" in page
