@@ -15,11 +15,10 @@ def read_refits() -> "pd.DataFrame | None":
 
     from casesim import overlap
 
-    paths = snakemake.input.get("refits", [])
     if not snakemake.params.refitted:
         return None
     return overlap.matrix(
-        pd.concat([overlap.read_table(path) for path in paths]),
+        pd.concat([overlap.read_table(path) for path in snakemake.input.refits]),
         snakemake.params.similarity["region"],
         snakemake.params.refitted,
         snakemake.params.test,

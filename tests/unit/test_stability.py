@@ -2,7 +2,9 @@
 
 import json
 import math
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from casesim import clustering, stability
+from casesim import clustering, overlap, stability
 
 BEST, WORST = 0.8, 0.2
 CASES = [f"case_{i}" for i in range(8)]
@@ -242,3 +244,52 @@ def test_without_refits_it_is_said_what_the_shares_leave_out() -> None:
     assert result.summary["resampled"] == ["columns"]
     assert "training noise is not in these numbers" in result.summary["statement"]
     assert result.table["refit_row_mean"].isna().all()
+
+
+def test_the_script_reads_the_refits_of_its_region(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = blocks()
+    overlap.write_table(matrix, tmp_path / "matrix.tsv", index=True)
+    clusters = clustering.cluster(matrix, bootstraps=2).clusters
+    clusters["worst"] = clusters["worst"].map({True: "true", False: "false"})
+    clusters.to_csv(tmp_path / "clusters.tsv", sep="\t", index=False)
+    refitted = ["case_1", "case_6"]
+    for case in refitted:
+        rows = [
+            {"model": f"refitted/{case}", "case": column, "region": region}
+            | dict.fromkeys(overlap.COUNTS, 1)
+            | {"dice": dice, "n_undefined": 0}
+            for column in CASES
+            for region, dice in (("mean", 0.1), ("WT", 0.3))
+        ]
+        overlap.write_table(pd.DataFrame(rows), tmp_path / f"{case}.tsv")
+    outputs = {name: str(tmp_path / f"s.{name}") for name in ("json", "png", "svg")}
+    job = SimpleNamespace(
+        input=SimpleNamespace(
+            matrix=str(tmp_path / "matrix.tsv"),
+            clusters=str(tmp_path / "clusters.tsv"),
+            refits=[str(tmp_path / f"{case}.tsv") for case in refitted],
+        ),
+        output=SimpleNamespace(
+            table=str(tmp_path / "s.tsv"),
+            summary=outputs["json"],
+            png=outputs["png"],
+            svg=outputs["svg"],
+        ),
+        params=SimpleNamespace(
+            similarity={"region": "WT", "distance": "euclidean"},
+            clusters={"number": 2, "min_size": 2, "max_removed_share": 0.3},
+            refitted=refitted,
+            test=CASES,
+        ),
+        log=[str(tmp_path / "log.txt")],
+    )
+    script = Path(__file__).parents[2] / "workflow_scripts/stability.py"
+    runpy.run_path(str(script), {"snakemake": job}, "__main__")
+    table = pd.read_csv(tmp_path / "s.tsv", sep="\t", index_col="case")
+    again = table["refit_row_mean"].dropna()
+    assert again.to_dict() == pytest.approx({"case_1": 0.3, "case_6": 0.3})
+    assert all(Path(path).stat().st_size for path in outputs.values())
+    statement = json.loads(Path(outputs["json"]).read_text())["statement"]
+    assert statement in capsys.readouterr().out
