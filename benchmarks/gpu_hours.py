@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -458,7 +459,12 @@ def introduction(command: str, arguments: argparse.Namespace) -> str:
             "hours of the cells are cells x seconds / 3600.",
             "",
         ]
-    return "\n".join(parts)
+    return "\n".join(
+        textwrap.fill(part, 92, break_long_words=False, break_on_hyphens=False)
+        if len(part) > 92 and part != command
+        else part
+        for part in parts
+    )
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
