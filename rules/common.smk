@@ -27,6 +27,7 @@ try:
     )
     COHORT = cohorts.load_cohort(config["cohort"])
     settings.check_regions(config, COHORT.labels)
+    REFITTED = cohorts.choose_refits(COHORT.train, **config["stability"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -48,6 +49,7 @@ def get_final_output():
         "results/similarity/heatmap.png",
         "results/similarity/dendrogram.png",
         "results/similarity/cases.tsv",
+        "results/similarity/stability.png",
         "results/pruning/comparison.png",
         "results/pruning/overlays.png",
         "results/pruning/forest.png",
@@ -63,7 +65,9 @@ def get_full_model(seed):
 def get_models():
     """Every model, as it is named in paths."""
     finetuned = [f"finetuned/{case}" for case in COHORT.train]
-    return ["base", *finetuned, *(f"retrained/{name}" for name in RETRAINED)]
+    refitted = [f"refitted/{case}" for case in REFITTED]
+    retrained = [f"retrained/{name}" for name in RETRAINED]
+    return ["base", *finetuned, *refitted, *retrained]
 
 
 def get_all_source_files():
@@ -168,7 +172,7 @@ def get_predict_options():
 
 def get_scores(wildcards):
     """Held-out cases are not segmented by fine-tuned models: no decision may see them."""
-    finetuned = wildcards.model.startswith("finetuned/")
+    finetuned = wildcards.model.startswith(("finetuned/", "refitted/"))
     cases = COHORT.pool if finetuned else COHORT.test
     return [f"results/scores/{wildcards.model}/{case}.json" for case in cases]
 
@@ -227,6 +231,6 @@ wildcard_constraints:
     # Cases by name, not by pattern: nnU-Net keeps the label map of a preprocessed case
     # under the case's name and _seg, which would be a case, too.
     case="|".join(map(re.escape, COHORT.test)),
-    model=r"base|finetuned/[^/]+|retrained/[^/]+",
+    model=r"base|finetuned/[^/]+|refitted/[^/]+|retrained/[^/]+",
     retrained=r"[^/]+",
     arm=r"[a-z_0-9]+",

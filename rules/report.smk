@@ -75,6 +75,7 @@ rule matrix:
         "results/similarity/heatmap.png",
         "results/similarity/dendrogram.png",
         "results/similarity/cases.tsv",
+        "results/similarity/stability.png",
     localrule: True
 
 

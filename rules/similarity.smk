@@ -117,3 +117,33 @@ rule case_effects:
         "../envs/analysis.yaml"
     script:
         "../workflow_scripts/case_effects.py"
+
+
+rule stability:
+    """Whether other columns, and other trainings, would have the same worst cluster."""
+    input:
+        matrix=get_matrix(),
+        clusters="results/similarity/clusters.tsv",
+        refits=expand("results/scores/refitted/{case}.tsv", case=REFITTED),
+    output:
+        table="results/similarity/stability.tsv",
+        summary="results/similarity/stability.json",
+        png=report(
+            "results/similarity/stability.png",
+            category="Similarity",
+            caption="captions/stability.rst",
+            labels={"figure": "How often each case is in the worst cluster"},
+        ),
+        svg="results/similarity/stability.svg",
+    log:
+        "logs/stability.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        similarity=config["similarity"],
+        clusters=config["clusters"],
+        refitted=REFITTED,
+        test=COHORT.pool,
+    script:
+        "../workflow_scripts/stability.py"

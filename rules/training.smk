@@ -1,4 +1,5 @@
-# The models: one base, one fine-tune for each train case, one retrain for each arm.
+# The models: one base, one fine-tune for each train case, one retrain for each arm; and
+# one more fine-tune of some train cases, which tells what is training noise.
 # Each keeps `checkpoint_latest.pth` undeclared beside its output, so that a job that was
 # killed goes on from there when it is run again.
 
@@ -89,6 +90,39 @@ rule finetune:
         training=get_training("finetune"),
     script:
         "../workflow_scripts/finetune.py"
+
+
+use rule augment_case as augment_case_again with:
+    output:
+        copies=temp(
+            expand(
+                "results/augmented_again/{{case}}/copy_{copy}{file}",
+                copy=COPIES,
+                file=[".b2nd", "_seg.b2nd", ".pkl"],
+            )
+        ),
+    log:
+        "logs/augment_case_again/{case}.log",
+    params:
+        seed=config["stability"]["seed"],
+
+
+use rule finetune as refit with:
+    input:
+        copies=rules.augment_case_again.output.copies,
+        base="results/models/base/fold_all/checkpoint_final.pth",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint="results/models/refitted/{case}/fold_all/checkpoint_final.pth",
+        plans="results/models/refitted/{case}/plans.json",
+        dataset="results/models/refitted/{case}/dataset.json",
+    log:
+        "logs/refit/{case}.log",
+    benchmark:
+        "results/benchmarks/refit/{case}.tsv"
+    params:
+        training={**get_training("finetune"), "seed": config["stability"]["seed"]},
 
 
 rule retrain:

@@ -697,3 +697,25 @@ def test_brats_folder_imports_to_the_voxels_of_its_msd_twin(tmp_path: Path) -> N
         # Nothing of the brain lies outside of the crop.
         total = np.count_nonzero(sitk.GetArrayFromImage(whole))
         assert total == np.count_nonzero(expected) > 0
+
+
+# Refits
+
+
+def test_refits_are_drawn_by_id_and_more_of_them_contain_fewer() -> None:
+    train = [f"case_{i:02d}" for i in range(30)]
+    few, more = (cohorts.choose_refits(train, n, 1) for n in (5, 12))
+    assert len(few) == 5
+    assert set(few) < set(more) < set(train)
+    assert cohorts.choose_refits(train[::-1], 5, 1) == few
+    assert cohorts.choose_refits(train, 5, 2) != few
+    assert cohorts.choose_refits(train, 0, 1) == []
+    assert cohorts.choose_refits(train, ["case_03", "case_01"], 1) == [
+        "case_01",
+        "case_03",
+    ]
+
+
+def test_only_train_cases_can_be_refitted() -> None:
+    with pytest.raises(UserError, match=r"stability\.refits.*: x\. .*train_cases"):
+        cohorts.choose_refits(["a", "b"], ["a", "x"], 1)

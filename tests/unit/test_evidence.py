@@ -640,6 +640,23 @@ def stated_detectable(design: tuple[int, int, int]) -> float:
     return evidence.detectable(case_sd, n, noise, n_seeds, randoms, n_randoms)
 
 
+@pytest.mark.parametrize(
+    ("design", "change"),
+    [
+        ((5, 19, 100), 0.015),
+        ((5, 19, 200), 0.014),
+        ((5, 19, 384), 0.013),
+        ((5, 5, 200), 0.015),
+        ((2, 19, 200), 0.020),
+        ((3, 19, 200), 0.016),
+    ],
+)
+def test_the_reasons_given_in_rigorous_yaml(
+    design: tuple[int, int, int], change: float
+) -> None:
+    assert round(stated_detectable(design), 3) == change
+
+
 def share_of_helps(
     design: tuple[int, int, int], effect: float, experiments: int, seed: int
 ) -> float:

@@ -39,10 +39,19 @@ def keys(part: dict[str, Any], path: str = "") -> set[str]:
     )
 
 
-def test_no_value_of_the_demo_is_left_in_the_paper_s_experiment() -> None:
-    demo, paper = merged("config.yaml"), merged("paper.yaml")
+# Experiments on real data; one on phantoms may be laid over the demo.
+REAL = [
+    path.name
+    for path in sorted((ROOT / "config").glob("*.yaml"))
+    if yaml.safe_load(path.read_text())["cohort"].get("source", "phantom") != "phantom"
+]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_no_value_of_the_demo_is_left_in_a_shipped_experiment(name: str) -> None:
+    demo, experiment = merged("config.yaml"), merged(name)
     del demo["cohort"]["phantom"]
-    assert keys(demo) <= keys(paper)
+    assert keys(demo) <= keys(experiment)
 
 
 def test_an_empty_config_is_filled_with_the_defaults_of_the_schema() -> None:
@@ -72,9 +81,10 @@ def test_the_input_is_left_as_it_was() -> None:
     assert config == {"cohort": {"pool": 9, "train_cases": 8}}
 
 
-@pytest.mark.parametrize("names", [["config.yaml"], ["config.yaml", "paper.yaml"]])
+@pytest.mark.parametrize("names", [[], *([name] for name in REAL)])
 def test_the_shipped_configs_are_valid(names: list[str]) -> None:
-    validate(merged(*names), SCHEMA)
+    assert {"paper.yaml", "rigorous.yaml"} <= set(REAL)
+    validate(merged("config.yaml", *names), SCHEMA)
 
 
 def test_the_paper_s_schedule() -> None:
@@ -102,11 +112,17 @@ def test_the_paper_s_schedule() -> None:
         ({"pruning": {"arms": ["best_cluster"]}}, r"must contain 'worst_cluster'"),
         ({"regions": {"mean": [1]}}, r"a name with a meaning of its own"),
         ({"clusters": {"min_size": 9}}, r"more than max_removed_share allows"),
+        ({"stability": {"refits": 13}}, r"stability\.refits: 13 cases .* 12 train"),
+        ({"stability": {"refits": 2, "seed": 0}}, r"stability\.seed: with 0"),
     ],
 )
 def test_a_mistake_is_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         validate(config, SCHEMA)
+
+
+def test_the_seed_of_refits_does_not_matter_where_there_are_none() -> None:
+    assert validate({"stability": {"seed": 0}}, SCHEMA)["stability"]["refits"] == 0
 
 
 def test_all_mistakes_are_listed_at_once() -> None:

@@ -37,6 +37,7 @@ SMALL: dict[str, Any] = {
     },
     "augmentation": {"copies": 2},
     "clusters": {"max_removed_share": 0.4},
+    "stability": {"refits": 2},
     "pruning": {"random_arms": 1},
 }
 

@@ -140,3 +140,23 @@ def test_cells_alone_once_the_models_are_there(checkout: Checkout) -> None:
     assert done == {"predict": COLUMNS, "collect_scores": 1}
     row = f"results/scores/finetuned/{train[0]}.tsv"
     assert "Nothing to be done" in succeeded(checkout.run(row, "-n"))
+
+
+def test_refits_that_are_asked_for_later_do_nothing_else_again(
+    checkout: Checkout,
+) -> None:
+    succeeded(checkout.run("matrix"))
+    before = jobs(checkout)
+    assert not checkout.path("results/models/refitted").exists()
+    checkout.path("refits.yaml").write_text("stability: {refits: 2}")
+    succeeded(checkout.run("matrix", configs=["refits.yaml"]))
+    new = jobs(checkout) - before
+    assert Counter(job.split()[0] for job in new.elements()) == {
+        "augment_case_again": 2,
+        "refit": 2,
+        "predict": 2 * COLUMNS,
+        "collect_scores": 2,
+        "stability": 1,
+    }
+    # The copies are the refit's own, and are dropped after it.
+    assert not list(checkout.path("results").glob("augmented*/*/*"))

@@ -82,11 +82,47 @@ def test_the_demo(tmp_path: Path) -> None:
     assert counts["retrain"] == 3
 
 
+def test_what_we_recommend(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    msd_folder(tmp_path / "data/Task01_BrainTumour", 484)
+    # To the last training at full scale; the 36,000 cells after it take a minute.
+    options = ("-n", "--quiet", "rules", "--configfile", "config/rigorous.yaml")
+    counts = job_counts(succeeded(checkout.run("models", *options)))
+    assert counts["train_base"] == 1
+    assert counts["finetune"] == counts["augment_case"] == 100
+    assert counts["refit"] == counts["augment_case_again"] == 20
+    # Five seeds of 4 + 19 arms, and the full set with four more seeds.
+    assert counts["retrain"] == 5 * 23 + 4
+    # What the removals are chosen from: the matrix, and the base model's cells.
+    assert counts["predict"] == 100 * 100 + 300
+
+    few: dict[str, dict[str, float]] = {
+        "cohort": {"pool": 6, "train_cases": 5, "held_out": 4}
+    }
+    few |= {"clusters": {"max_removed_share": 0.4}, "pruning": {"random_arms": 1}}
+    few |= {"stability": {"refits": 2}}
+    (tmp_path / "few.yaml").write_text(json.dumps(few))
+    counts = job_counts(succeeded(checkout.run(*options, "few.yaml")))
+    # Rows and refits segment the pool alone, all other models the held-out cases too.
+    assert counts["predict"] == (5 + 2) * 6 + (1 + 5 * 5 + 4) * (6 + 4)
+    assert counts["collect_scores"] == 5 + 2 + 1 + 5 * 5 + 4
+
+
+def test_refits_of_a_list_of_cases(tmp_path: Path) -> None:
+    config = {"stability": {"refits": ["phantom_003", "phantom_001"]}}
+    checkout = Checkout(tmp_path, config)
+    output = succeeded(checkout.run("matrix", "-n"))
+    refits = re.findall(
+        r"results/models/refitted/(\w+)/fold_all/\S+$", output, re.MULTILINE
+    )
+    assert {"phantom_001", "phantom_003"} == set(refits)
+
+
 @pytest.mark.parametrize(
     ("target", "rules", "not_rules"),
     [
         ("models", {"train_base", "finetune", "retrain"}, {"compare", "heatmap"}),
-        ("matrix", {"heatmap", "dendrogram"}, {"retrain", "compare"}),
+        ("matrix", {"heatmap", "stability"}, {"retrain", "compare", "refit"}),
         ("comparison", {"compare", "overlays"}, {"heatmap"}),
     ],
 )
@@ -107,11 +143,12 @@ def test_every_seed_of_every_arm_has_a_model_of_the_full_set(tmp_path: Path) -> 
 
 
 def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
-    output = succeeded(Checkout(tmp_path).run("-n"))
+    config = {"stability": {"refits": 1}}
+    output = succeeded(Checkout(tmp_path, config).run("-n"))
     jobs = re.findall(r"^rule (\w+):\n((?: .*\n)+)", output, re.MULTILINE)
     tagged = {rule for rule, text in jobs if "gpu=1" in text}
     untagged = {rule for rule, text in jobs if "gpu=1" not in text}
-    assert tagged == {"train_base", "finetune", "retrain", "predict"}
+    assert tagged == {"train_base", "finetune", "refit", "retrain", "predict"}
     assert not tagged & untagged
 
 
@@ -121,6 +158,7 @@ def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
         ({"cohort": {"pol": 3}}, "did you mean 'pool'?"),
         ({"cohort": {"source": "msd", "path": "nowhere"}}, "nowhere"),
         ({"regions": {"WT": [1, 9]}}, "label numbers [9]"),
+        ({"stability": {"refits": ["nobody"]}}, "not among the train cases: nobody"),
     ],
 )
 def test_a_mistake_in_the_config_ends_with_its_message(

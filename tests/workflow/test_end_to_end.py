@@ -13,6 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 import yaml
 from scipy.cluster.hierarchy import linkage
 
+from benchmarks import gpu_hours
+
 from .conftest import Checkout, processes, succeeded, wait_for
 from .test_dry_run import job_counts
 
@@ -36,6 +38,10 @@ FILES = [
     "similarity/heatmap.svg",
     "similarity/dendrogram.png",
     "similarity/dendrogram.svg",
+    "similarity/stability.tsv",
+    "similarity/stability.json",
+    "similarity/stability.png",
+    "similarity/stability.svg",
     "pruning/worst_cluster/training_cases.txt",
     "pruning/worst_cluster/removed_cases.txt",
     "pruning/random_1/removed_cases.txt",
@@ -195,8 +201,37 @@ def test_held_out_cases_are_seen_by_no_model_and_no_decision(
     assert not held_out & (set(matrix.index) | set(matrix.columns))
     for path in finished.path("results/pruning").glob("*/training_cases.txt"):
         assert not held_out & set(path.read_text().split())
-    for path in finished.path("results/scores/finetuned").glob("*/*.json"):
-        assert path.stem not in held_out
+    for fits in ("finetuned", "refitted"):
+        cells = list(finished.path("results/scores", fits).glob("*/*.json"))
+        assert cells
+        assert not held_out & {path.stem for path in cells}
+
+
+def test_refits_are_other_trainings_of_the_same_cases(finished: Checkout) -> None:
+    folder = finished.path("results/similarity")
+    summary = json.loads((folder / "stability.json").read_text())
+    table = pd.read_csv(folder / "stability.tsv", sep="\t", index_col="case")
+    again = table["refit_row_mean"].dropna()
+    assert sorted(again.index) == summary["refitted"]
+    assert len(again) == 2
+    assert not np.isclose(again, table.loc[again.index, "row_mean"], atol=1e-6).any()
+    for case, mean in again.items():
+        row = pd.read_csv(
+            finished.path(f"results/scores/refitted/{case}.tsv"), sep="\t"
+        ).query("region == 'mean' and case != @case")
+        assert mean == pytest.approx(row["dice"].mean())
+    assert table["worst_share"].between(0, 1).all()
+    assert summary["agreement"]["n"] == 2
+
+
+def test_speeds_are_measured_from_what_a_run_leaves(finished: Checkout) -> None:
+    speed = gpu_hours.measured(finished.path("results"))
+    assert speed.name
+    for schedule in ("base", "finetune"):
+        low, high = speed.iteration[schedule]
+        assert 0 < low == high
+        assert speed.outside[schedule] > 0
+    assert speed.cells[0] > 0
 
 
 def test_augmented_copies_are_dropped(finished: Checkout) -> None:
@@ -229,6 +264,8 @@ def test_the_report_can_be_made(finished: Checkout) -> None:
         ({"cohort": {"train_cases": FEWER}}, {"import_case", "train_base", "finetune"}),
         ({"training": {"checkpoint_minutes": 9}}, {"train_base", "predict"}),
         ({"inference": {"resident": False}}, {"predict"}),
+        ({"stability": {"refits": 0}}, {"finetune", "refit", "predict", "cluster"}),
+        ({"stability": {"refits": 3}}, {"finetune", "train_base", "cluster"}),
     ],
 )
 def test_a_change_of_the_config_does_again_only_what_depends_on_it(
@@ -240,4 +277,8 @@ def test_a_change_of_the_config_does_again_only_what_depends_on_it(
     repeated = set(job_counts(output)) if "Job stats:" in output else set()
     if "held_out" in change.get("cohort", {}):
         assert "predict" in repeated
+    if refits := change.get("stability", {}).get("refits"):
+        # One more than before: its cells, and nothing of the other two.
+        assert job_counts(output)["refit"] == refits - 2 == 1
+        assert job_counts(output)["predict"] == 6
     assert not kept & repeated

@@ -385,10 +385,11 @@ def _choose_number(
 ) -> tuple[int, str]:
     if tree[-1, 2] == 0:
         return 1, "all rows are equal"
-    verdicts = {
-        number: worst_cluster(cut_at(tree, number), row_means, *size_rule)[1]
-        for number in range(2, len(row_means) + 1)
-    }
+
+    def verdict(number: int) -> Verdict:
+        return worst_cluster(cut_at(tree, number), row_means, *size_rule)[1]
+
+    verdicts = {number: verdict(number) for number in scores}
     for wanted in PREFERENCE:
         fitting = {k: score for k, score in scores.items() if verdicts[k] == wanted}
         if fitting:
@@ -397,8 +398,8 @@ def _choose_number(
             if fitting[chosen] < WEAK_SILHOUETTE:
                 how += ": no substantial structure, the clusters may be noise"
             return chosen, how
-    for number, verdict in verdicts.items():
-        if verdict in PREFERENCE:
+    for number in range(2, len(row_means) + 1):
+        if verdict(number) in PREFERENCE:
             return number, (
                 "cut until the lowest cluster is small enough to be removed, since the "
                 "silhouette allows no cut"

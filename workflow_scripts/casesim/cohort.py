@@ -223,6 +223,28 @@ def rank(ids: Iterable[str], seed: int | None) -> list[str]:
     return sorted(ids, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
 
 
+def choose_refits(
+    train: Iterable[str], refits: int | Sequence[str], seed: int
+) -> list[str]:
+    """The train cases that are fine-tuned a second time, sorted.
+
+    A number takes so many from the front of `rank`: at random, blind to every result,
+    and a larger number contains the smaller one's cases.
+
+    Raises:
+        UserError: a case in the list is no train case.
+    """
+    if isinstance(refits, int):
+        return sorted(rank(train, seed)[:refits])
+    if strangers := sorted({*map(str, refits)} - {*train}):
+        raise UserError(
+            f"In stability.refits, but not among the train cases: "
+            f"{', '.join(strangers)}. Only a train case has a fine-tuned model to "
+            "compare a refit with: name them in cohort.train_cases too."
+        )
+    return sorted(map(str, refits))
+
+
 def select(
     ids: Collection[str],
     pool: int | Sequence[str],

@@ -211,15 +211,16 @@ def matrix(
     train: Sequence[str],
     test: Sequence[str],
     value: str = "dice",
+    fit: str = "finetuned",
 ) -> pd.DataFrame:
     """The similarity matrix: train cases (rows) by test cases (columns).
 
-    `table` holds the tables of the models `finetuned/<train case>`, one below the
-    other; `region` may be `mean`; `value` is the column of interest. Row i, column j is
+    `table` holds the tables of the models `<fit>/<train case>`, one below the other;
+    `region` may be `mean`; `value` is the column of interest. Row i, column j is
     the score on case j of the model fine-tuned on case i. Raises `UserError` naming the
     first cell that is missing, `ValueError` when a cell is there twice.
     """
-    models = [f"finetuned/{case}" for case in train]
+    models = [f"{fit}/{case}" for case in train]
     of_region = table[table["region"] == region]
     wide = of_region.pivot(index="model", columns="case", values=value)
     known = set(zip(of_region["model"], of_region["case"], strict=True))

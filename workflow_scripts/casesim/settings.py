@@ -126,6 +126,17 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             f"clusters.min_size: {config['clusters']['min_size']} cases are more than "
             f"max_removed_share allows ({largest} of {train_number})"
         )
+    refits, seed = config["stability"]["refits"], config["stability"]["seed"]
+    if isinstance(refits, int) and refits > train_number:
+        yield (
+            f"stability.refits: {refits} cases are more than the {train_number} train "
+            "cases"
+        )
+    if refits and seed == config["training"]["seed"]:
+        yield (
+            f"stability.seed: with {seed}, which is training.seed too, a refit would "
+            "be the same training once more; choose another"
+        )
 
 
 def check_regions(config: dict[str, Any], labels: dict[str, int]) -> None:

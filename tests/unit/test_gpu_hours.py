@@ -1,0 +1,200 @@
+"""The estimate of GPU hours, by hand and from the texts that it reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import gpu_hours
+from benchmarks.gpu_hours import Speed
+from casesim.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TABLE = """\
+Building DAG of jobs...
+Job stats:
+job               count
+--------------  -------
+all                   1
+finetune              3
+predict             120
+train_base            1
+total               125
+
+host: somewhere
+"""
+LOG = """\
+5 cases in memory, 2 epochs of 10 iterations, batches of 12, cuda:0, 6 threads, 0 \
+loading processes; ready after 1.20 s
+epoch 1 of 2: loss -0.1000, lr 0.001000, 2.50 s
+epoch 2 of 2: loss -0.2000, lr 0.000500, 1.50 s, pseudo-Dice of the training cases 0.9
+model written in 0.31 s
+"""
+EVEN = Speed("even", {"base": (0.1, 0.2), "finetune": (0.1, 0.2)})
+LENGTHS = {"train_base": 100, "retrain": 100, "finetune": 50, "refit": 50}
+
+
+def test_jobs_are_read_from_snakemake_s_table() -> None:
+    counts = gpu_hours.job_counts(TABLE)
+    assert counts == {"all": 1, "finetune": 3, "predict": 120, "train_base": 1}
+    assert gpu_hours.job_counts("Nothing to be done (all requested ...).") == {}
+    with pytest.raises(UserError, match="no table"):
+        gpu_hours.job_counts("KeyError: ...")
+
+
+def test_configs_are_merged_and_checked_as_snakemake_does(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("training: {finetune: {epochs: 7}}")
+    config = gpu_hours.read_config([ROOT / "config/paper.yaml", mine])
+    assert gpu_hours.iterations(config) == {
+        "train_base": 7500,
+        "retrain": 7500,
+        "finetune": 1750,
+        "refit": 1750,
+    }
+    mine.write_text("training: {finetune: {epoch: 7}}")
+    with pytest.raises(UserError, match="epoch"):
+        gpu_hours.read_config([mine])
+    with pytest.raises(UserError, match="no file"):
+        gpu_hours.read_config([tmp_path / "none.yaml"])
+
+
+def test_a_training_s_log() -> None:
+    training = gpu_hours.read_training_log(LOG)
+    assert training == gpu_hours.Training(20, 4.0, "cuda:0")
+    assert gpu_hours.read_training_log("Killed") is None
+
+
+def finished_run(folder: Path) -> Path:
+    """A base of 4 s of iterations in a job of 10 s, two fine-tunes of 4 s in 5 s."""
+    results = folder / "results"
+    for name, seconds in (("train_base", 10), ("finetune/a", 5), ("finetune/b", 5)):
+        benchmark = results / f"benchmarks/{name}.tsv"
+        benchmark.parent.mkdir(parents=True, exist_ok=True)
+        benchmark.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:05\t12.3\n")
+        log = folder / f"logs/{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(LOG)
+    for case, network in (("a", 0.25), ("b", 0.75)):
+        score = results / f"scores/base/{case}.json"
+        score.parent.mkdir(parents=True, exist_ok=True)
+        score.write_text(
+            json.dumps({"seconds": {"network": network, "write": 0.1}, "device": "X"})
+        )
+    return results
+
+
+def test_speeds_of_a_finished_run(tmp_path: Path) -> None:
+    speed = gpu_hours.measured(finished_run(tmp_path))
+    assert speed.name == "X"
+    assert speed.iteration == {"base": (0.2, 0.2), "finetune": (0.2, 0.2)}
+    assert speed.outside == {"base": pytest.approx(6), "finetune": pytest.approx(1)}
+    assert list(speed.cells) == [pytest.approx(0.6)]
+
+
+def test_a_run_without_fine_tunes_cannot_be_measured(tmp_path: Path) -> None:
+    results = finished_run(tmp_path)
+    for path in (results / "benchmarks/finetune").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"training\.finetune"):
+        gpu_hours.measured(results)
+
+
+def test_the_published_epochs_are_of_250_iterations() -> None:
+    a100 = next(s for s in gpu_hours.published() if s.name.startswith("A100"))
+    low, high = a100.iteration["finetune"]
+    assert (250 * low, 250 * high) == pytest.approx((39.71, 42.21))
+    assert not a100.cells
+
+
+def test_hours_by_hand() -> None:
+    counts = {"train_base": 1, "finetune": 3, "refit": 1, "predict": 7200}
+    speed = Speed("x", EVEN.iteration, {"base": 5.0}, (0.5, 1.0))
+    assert gpu_hours.job_seconds("train_base", 100, speed) == (15, 25)
+    one = gpu_hours.wall_clock(counts, LENGTHS, speed, 1, 0)
+    # 15 s of base, 4 fine-tunes of 5 s, 7,200 cells of 0.5 s.
+    assert one == pytest.approx((15 + 20 + 3600) / 3600)
+    two = gpu_hours.wall_clock(counts, LENGTHS, speed, 2, 1)
+    assert two == pytest.approx((25 + 20 + 3600) / 3600)
+
+
+def test_makespan_by_hand() -> None:
+    # 3, 3, 2, 2, 2 on two GPUs: 3 + 2 + 2 = 7 and 3 + 2.
+    assert gpu_hours.makespan([(3, 2.0), (2, 3.0)], 2) == 7
+    assert gpu_hours.makespan([], 4) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.floats(0.1, 9)), max_size=4),
+    st.integers(1, 5),
+)
+def test_makespan_lies_within_graham_s_bounds(
+    jobs: list[tuple[int, float]], gpus: int
+) -> None:
+    found = gpu_hours.makespan(jobs, gpus)
+    total = sum(number * seconds for number, seconds in jobs)
+    longest = max((seconds for number, seconds in jobs if number), default=0.0)
+    least = max(total / gpus, longest)
+    # Graham (1966): a list schedule ends before the mean load plus one job.
+    assert least - 1e-9 <= found <= total / gpus + longest + 1e-9
+
+
+def test_the_page_states_what_is_assumed() -> None:
+    arguments = gpu_hours.parse(
+        [
+            *("--configfile", "config/paper.yaml", "--published"),
+            *("--seconds-per-cell", "0.2", "1", "--pretend-cases", "484"),
+        ]
+    )
+    text = gpu_hours.introduction("python x", arguments)
+    for words in ("No GPU of ours was measured", "assumptions", "484", "39.71"):
+        assert words in text
+    counts = {"train_base": 1, "finetune": 50, "predict": 5000}
+    page = gpu_hours.section(
+        "paper", counts, LENGTHS, gpu_hours.chosen_speeds(arguments), [1]
+    )
+    assert "| predict, at 0.2 s a cell | 5,000 | | 0.3 | 0.3 | 0.3 |" in page
+    assert "retrain" not in page
+
+
+def test_unknown_cells_are_not_made_up() -> None:
+    page = gpu_hours.section("p", {"train_base": 1, "predict": 9}, LENGTHS, [EVEN], [1])
+    assert "| predict | 9 | | ? |" in page
+    assert "cells left out" in page
+    given = gpu_hours.parse(["--configfile", "a", "--seconds-per-iteration", "2", "1"])
+    assert gpu_hours.chosen_speeds(given)[0].iteration["base"] == (1, 2)
+    with pytest.raises(SystemExit):
+        gpu_hours.parse(["--configfile", "a", "--seconds-per-iteration", "0"])
+
+
+@pytest.mark.parametrize("name", ["config/paper.yaml", "config/rigorous.yaml"])
+def test_the_committed_page_is_up_to_date(name: str) -> None:
+    """With jobs counted from the config alone, and not by Snakemake."""
+    config = gpu_hours.read_config([ROOT / name])
+    cohort, pruning = config["cohort"], config["pruning"]
+    arms = len(pruning["arms"]) + pruning["random_arms"]
+    retrained = len(pruning["seeds"]) * arms + len(pruning["seeds"]) - 1
+    fits = cohort["train_cases"] + config["stability"]["refits"]
+    judges = cohort["pool"] + cohort["held_out"]
+    counts = {
+        "train_base": 1,
+        "finetune": cohort["train_cases"],
+        "refit": config["stability"]["refits"],
+        "retrain": retrained,
+        "predict": fits * cohort["pool"] + (1 + retrained) * judges,
+    }
+    arguments = gpu_hours.parse(
+        ["--configfile", name, "--published", "--seconds-per-cell", "0.2", "0.5", "1"]
+    )
+    expected = gpu_hours.section(
+        name,
+        counts,
+        gpu_hours.iterations(config),
+        gpu_hours.chosen_speeds(arguments),
+        arguments.gpus,
+    )
+    page = (ROOT / "docs/gpu_hours.md").read_text(encoding="utf-8")
+    assert expected in page
+    assert "No GPU of ours was measured" in page
