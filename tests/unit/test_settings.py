@@ -72,7 +72,18 @@ def test_the_input_is_left_as_it_was() -> None:
     assert config == {"cohort": {"pool": 9, "train_cases": 8}}
 
 
-@pytest.mark.parametrize("names", [["config.yaml"], ["config.yaml", "paper.yaml"]])
+def test_no_value_of_the_demo_is_left_in_the_planted_experiment() -> None:
+    assert keys(merged("config.yaml")) <= keys(merged("planted.yaml"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["config.yaml"],
+        ["config.yaml", "paper.yaml"],
+        ["config.yaml", "planted.yaml"],
+    ],
+)
 def test_the_shipped_configs_are_valid(names: list[str]) -> None:
     validate(merged(*names), SCHEMA)
 
@@ -102,6 +113,8 @@ def test_the_paper_s_schedule() -> None:
         ({"pruning": {"arms": ["best_cluster"]}}, r"must contain 'worst_cluster'"),
         ({"regions": {"mean": [1]}}, r"a name with a meaning of its own"),
         ({"clusters": {"min_size": 9}}, r"more than max_removed_share allows"),
+        ({"evidence": {"cleanlab_folds": 1}}, r"1 folds cannot be made of 12"),
+        ({"evidence": {"cleanlab_folds": 3}}, r"were planted .* there are none"),
     ],
 )
 def test_a_mistake_is_named(config: dict[str, Any], message: str) -> None:

@@ -82,6 +82,31 @@ def test_the_demo(tmp_path: Path) -> None:
     assert counts["retrain"] == 3
 
 
+def test_the_planted_cohort(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    counts = job_counts(
+        succeeded(
+            checkout.run("-n", "--quiet", "rules", configs=["config/planted.yaml"])
+        )
+    )
+    assert counts["finetune"] == counts["label_quality"] == 28
+    assert counts["train_fold"] == 3
+    # Two seeds of four chosen and five random arms, and the full set once more.
+    assert counts["retrain"] == 2 * 9 + 1
+    # Held-out cases are segmented by the base and the retrained models alone.
+    assert counts["predict"] == 28 * 28 + (1 + 19) * (28 + 12)
+    assert counts["detection"] == 1
+
+
+def test_without_planted_defects_nothing_is_to_be_detected(tmp_path: Path) -> None:
+    defects = ("swapped_labels", "shifted_label", "other_patient")
+    config = {"cohort": {"phantom": {"defects": dict.fromkeys(defects, 0)}}}
+    checkout = Checkout(tmp_path, config)
+    counts = job_counts(succeeded(checkout.run("-n", "--quiet", "rules")))
+    assert "detection" not in counts
+    assert "compare" in counts
+
+
 @pytest.mark.parametrize(
     ("target", "rules", "not_rules"),
     [
@@ -107,11 +132,13 @@ def test_every_seed_of_every_arm_has_a_model_of_the_full_set(tmp_path: Path) -> 
 
 
 def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
-    output = succeeded(Checkout(tmp_path).run("-n"))
+    config = {"evidence": {"cleanlab_folds": 2}}
+    output = succeeded(Checkout(tmp_path, config).run("-n"))
     jobs = re.findall(r"^rule (\w+):\n((?: .*\n)+)", output, re.MULTILINE)
     tagged = {rule for rule, text in jobs if "gpu=1" in text}
     untagged = {rule for rule, text in jobs if "gpu=1" not in text}
-    assert tagged == {"train_base", "finetune", "retrain", "predict"}
+    trainings = {"train_base", "finetune", "retrain", "train_fold"}
+    assert tagged == {*trainings, "predict", "label_quality"}
     assert not tagged & untagged
 
 
