@@ -89,12 +89,12 @@ def test_the_planted_cohort(tmp_path: Path) -> None:
             checkout.run("-n", "--quiet", "rules", configs=["config/planted.yaml"])
         )
     )
-    assert counts["finetune"] == counts["label_quality"] == 28
+    assert counts["finetune"] == counts["label_quality"] == 24
     assert counts["train_fold"] == 3
     # Two seeds of four chosen and five random arms, and the full set once more.
     assert counts["retrain"] == 2 * 9 + 1
     # Held-out cases are segmented by the base and the retrained models alone.
-    assert counts["predict"] == 28 * 28 + (1 + 19) * (28 + 12)
+    assert counts["predict"] == 24 * 24 + (1 + 19) * (24 + 16)
     assert counts["detection"] == 1
 
 
