@@ -1,8 +1,9 @@
 """Write the tables of docs/planted.md from a finished run, and copy its figures.
 
-    python docs/planted_tables.py FOLDER/results
+    python docs/planted_tables.py FOLDER/results [--trial FOLDER/results]
 
-No number in the tables is typed in. Figures are copied at half their size.
+No number in the tables is typed in. Figures are copied at half their size. `--trial` is
+the run with less gross errors that the page describes.
 """
 
 import argparse
@@ -84,34 +85,42 @@ def detection(results: Path) -> str:
     return "\n".join(parts).rstrip()
 
 
-def cases(results: Path) -> str:
+def cases(results: Path, planted_only: bool = False) -> str:
     planted = read(results / "cohort.tsv").set_index("case")["planted"]
     clusters = read(results / "similarity/clusters.tsv").set_index("case")
     base = read(results / "scores/base.tsv")
     base_dice = base[base["region"] == "mean"].set_index("case")["dice"]
+    folder = results / "evidence/label_quality"
+    head = ["rank", "case", "planted", "donor effect", "recipient effect", "row mean"]
+    head += ["row maximum", "base Dice", "cluster", "word"]
+    if folder.is_dir():
+        head.append("cleanlab")
     rows = []
     for _, row in read(results / "similarity/cases.tsv").iterrows():
         case = row["case"]
-        quality = results / "evidence/label_quality" / f"{case}.json"
-        score = json.loads(quality.read_text())["label_quality"]
-        rows.append(
-            [
-                row["rank"],
-                case,
-                plain(planted[case]),
-                f"{float(row['donor_effect']):+.3f}",
-                f"{float(row['recipient_effect']):+.3f}",
-                f"{float(row['row_mean']):.3f}",
-                f"{float(row['row_max']):.3f}",
-                f"{float(base_dice[case]):.3f}",
-                f"{score:.4f}",
-                "worst" if clusters.loc[case, "worst"] == "true" else "",
-                row["word"],
-            ]
-        )
-    head = ["rank", "case", "planted", "donor effect", "recipient effect", "row mean"]
-    head += ["row maximum", "base Dice", "cleanlab", "cluster", "word"]
+        if planted_only and not planted[case]:
+            continue
+        cells = [
+            row["rank"],
+            case,
+            plain(planted[case]),
+            f"{float(row['donor_effect']):+.3f}",
+            f"{float(row['recipient_effect']):+.3f}",
+            f"{float(row['row_mean']):.3f}",
+            f"{float(row['row_max']):.3f}",
+            f"{float(base_dice[case]):.3f}",
+            "worst" if clusters.loc[case, "worst"] == "true" else "",
+            row["word"],
+        ]
+        if folder.is_dir():
+            record = json.loads((folder / f"{case}.json").read_text())
+            cells.append(f"{record['label_quality']:.4f}")
+        rows.append(cells)
     return markdown(head, rows)
+
+
+def trial(results: Path) -> str:
+    return f"{detection(results)}\n\n{cases(results, planted_only=True)}"
 
 
 def arms(results: Path) -> str:
@@ -175,9 +184,9 @@ BLOCKS = {
 }
 
 
-def fill(text: str, results: Path) -> str:
-    """The page with every block between `<!-- NAME: start -->` and its end new."""
-    for name, block in BLOCKS.items():
+def fill(text: str, results: Path, blocks: Mapping[str, Any]) -> str:
+    """The page with these blocks, from `<!-- NAME: start -->` to its end, made anew."""
+    for name, block in blocks.items():
         start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
         before, rest = text.split(start)
         after = rest.split(end)[1]
@@ -197,6 +206,10 @@ def copy_figures(results: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
-    given = parser.parse_args().results
-    PAGE.write_text(fill(PAGE.read_text(), given))
-    copy_figures(given)
+    parser.add_argument("--trial", type=Path)
+    arguments = parser.parse_args()
+    page = fill(PAGE.read_text(), arguments.results, BLOCKS)
+    if arguments.trial:
+        page = fill(page, arguments.trial, {"trial": trial})
+    PAGE.write_text(page)
+    copy_figures(arguments.results)

@@ -250,8 +250,9 @@ def test_label_quality_is_judged_by_a_model_that_never_saw_the_case(
 def test_the_tables_of_the_docs_are_made_from_results(finished: Checkout) -> None:
     page = (ROOT / "docs/planted.md").read_text()
     made = runpy.run_path(str(ROOT / "docs/planted_tables.py"))
-    filled = made["fill"](page, finished.path("results"))
-    for name in made["BLOCKS"]:
+    blocks = {**made["BLOCKS"], "trial": made["trial"]}
+    filled = made["fill"](page, finished.path("results"), blocks)
+    for name in blocks:
         assert f"<!-- {name}: start -->" in page
     assert filled != page
     assert "| 1 | phantom_00" in filled
