@@ -18,6 +18,7 @@ include: "rules/training.smk"
 include: "rules/inference.smk"
 include: "rules/similarity.smk"
 include: "rules/pruning.smk"
+include: "rules/evidence.smk"
 include: "rules/report.smk"
 
 

@@ -78,7 +78,8 @@ def dice(setting: common.Setting, checkpoint: Path, case: str) -> list[float]:
 
     model = nnunet.load_model(checkpoint, common.device())
     data, _, properties = nnunet.load_preprocessed(setting.stem(case))
-    predicted = predictor.predict_labels(model, data, properties)
+    logits = predictor.predict_logits(model, data)
+    predicted = predictor.to_label_map(model, logits, properties)
     labels = nnunet.read_json(setting.dataset)["labels"]
     counts = overlap.count(
         predicted,

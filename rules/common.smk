@@ -14,7 +14,7 @@ gc.set_threshold(200_000)
 sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
 
 from casesim import cohort as cohorts
-from casesim import pruning, runs, settings
+from casesim import label_quality, pruning, runs, settings
 from casesim.errors import UserError
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -53,6 +53,7 @@ def get_final_output():
         "results/pruning/comparison.png",
         "results/pruning/overlays.png",
         "results/pruning/forest.png",
+        *(["results/evidence/detection.png"] if COHORT.has_planted_defects else []),
     ]
 
 
@@ -67,7 +68,8 @@ def get_models():
     finetuned = [f"finetuned/{case}" for case in COHORT.train]
     refitted = [f"refitted/{case}" for case in REFITTED]
     retrained = [f"retrained/{name}" for name in RETRAINED]
-    return ["base", *finetuned, *refitted, *retrained]
+    folds = [f"folds/{fold}" for fold in sorted(set(FOLDS.values()))]
+    return ["base", *finetuned, *refitted, *retrained, *folds]
 
 
 def get_all_source_files():
@@ -133,6 +135,34 @@ def get_retraining(wildcards):
 def get_training_cases(wildcards):
     arm = RETRAINED[wildcards.retrained]["arm"]
     return f"results/pruning/{arm}/training_cases.txt"
+
+
+def get_fold(wildcards):
+    return FOLDS[wildcards.case]
+
+
+def get_fold_checkpoint(wildcards):
+    fold = FOLDS[wildcards.case]
+    return f"results/models/folds/{fold}/fold_all/checkpoint_final.pth"
+
+
+def get_cases_outside(wildcards):
+    return [case for case in COHORT.pool if FOLDS[case] != int(wildcards.fold)]
+
+
+def get_preprocessed_outside(wildcards):
+    return get_preprocessed(get_cases_outside(wildcards))
+
+
+def get_label_quality():
+    """Scores of the train cases alone: nothing else is judged."""
+    train = COHORT.train if FOLDS else []
+    return [f"results/evidence/label_quality/{case}.json" for case in train]
+
+
+def get_logit_options():
+    names = ("mirroring", "tile_step", "bfloat16")
+    return {name: config["inference"][name] for name in names}
 
 
 def estimate_runtime(schedule, attempt):
@@ -220,6 +250,9 @@ CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
 COPIES = range(config["augmentation"]["copies"])
 REGIONS = [*COHORT.foreground_labels, *config["regions"]]
 RETRAINED = pruning.retrained_models(config["pruning"], config["training"]["seed"])
+FOLDS = label_quality.folds(
+    COHORT.pool, config["evidence"]["cleanlab_folds"], config["training"]["seed"]
+)
 WORST = next(name for name in RETRAINED if name.startswith("worst_cluster"))
 WORST_BEFORE = get_full_model(RETRAINED[WORST]["seed"])
 # The first channel, and another one: of MSD's four, FLAIR and T1gd.
@@ -233,4 +266,5 @@ wildcard_constraints:
     case="|".join(map(re.escape, COHORT.test)),
     model=r"base|finetuned/[^/]+|refitted/[^/]+|retrained/[^/]+",
     retrained=r"[^/]+",
+    fold=r"[0-9]+",
     arm=r"[a-z_0-9]+",

@@ -151,3 +151,31 @@ rule retrain:
         training=get_retraining,
     script:
         "../workflow_scripts/retrain.py"
+
+
+rule train_fold:
+    """The base model's schedule on the pool without one fold, for out-of-fold scores."""
+    input:
+        cases=get_preprocessed_outside,
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint="results/models/folds/{fold}/fold_all/checkpoint_final.pth",
+        plans="results/models/folds/{fold}/plans.json",
+        dataset="results/models/folds/{fold}/dataset.json",
+    log:
+        "logs/train_fold/{fold}.log",
+    benchmark:
+        "results/benchmarks/train_fold/{fold}.tsv"
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=get_base_runtime,
+    params:
+        cases=get_cases_outside,
+        training=get_training("base"),
+    script:
+        "../workflow_scripts/train_fold.py"

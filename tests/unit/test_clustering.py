@@ -218,7 +218,6 @@ def test_silhouette_is_scikit_learns_and_chooses_the_number() -> None:
     result = clustering.cluster(matrix, max_removed_share=0.4, bootstraps=2)
     assert result.summary["number"] == 3
     assert result.summary["worst_cases"] == [f"case_{i:02d}" for i in range(10, 15)]
-    assert result.summary["best_cluster"] != result.summary["worst_cluster"]
 
 
 def test_fixed_number_of_clusters() -> None:
@@ -344,7 +343,6 @@ def test_what_is_handed_out_is_never_too_large_nor_the_best(
     members = chosen.labels == chosen.worst
     assert 1 <= members.sum() <= max(1, share * n + 1e-9)
     assert means[members].mean() < means[~members].mean()
-    assert chosen.best != chosen.worst
 
 
 @pytest.mark.parametrize("metric", clustering.METRICS)

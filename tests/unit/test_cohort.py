@@ -653,6 +653,22 @@ def test_what_cannot_be_imported_leaves_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+@pytest.mark.parametrize(
+    ("defects", "controls", "planted"),
+    [
+        ({}, {"no_enhancement": 1}, False),
+        ({"swapped_labels": 1}, {}, True),
+        ({"corrupted_channel": 1}, {}, True),
+    ],
+)
+def test_defects_are_planted_but_controls_are_none(
+    defects: dict[str, int], controls: dict[str, int], planted: bool
+) -> None:
+    phantoms = {**PHANTOM, "defects": defects, "controls": controls}
+    cohort = load_cohort(config("phantom", train_cases=2, phantom=phantoms))
+    assert cohort.has_planted_defects is planted
+
+
 def test_phantoms_are_written_as_generated(tmp_path: Path) -> None:
     from casesim import phantom
 

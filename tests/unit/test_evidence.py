@@ -18,7 +18,7 @@ from scipy import stats
 from casesim import evidence
 from casesim.errors import UserError
 from casesim.evidence import Array, Evidence, TrainingNoise
-from casesim.pruning import Retrained
+from casesim.pruning import Retrained, retrained_models
 
 NAN = math.nan
 SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
@@ -600,6 +600,7 @@ DESIGNS = {
     "rigorous": (3, 19, 40),
     "few_random_arms": (3, 5, 40),
     "few_cases": (2, 3, 8),
+    "planted": (2, 5, 12),
     "one_seed": (1, 5, 40),
     "one_seed_many_random_arms": (1, 19, 20),
 }
@@ -682,6 +683,48 @@ def test_the_stated_detectable_effect_is_found_in_about_80_percent(
     effect = stated_detectable(design)
     assert share_of_helps(design, effect, 200, seed=12) == pytest.approx(0.8, abs=0.1)
     assert share_of_helps(design, effect / 2, 50, seed=13) < 0.65
+
+
+def test_without_an_effect_dice_tables_give_helps_once_in_twenty_at_most() -> None:
+    """From the score tables of all models to the verdict: no defect, no effect."""
+    n_seeds, n_randoms, n = DESIGNS["planted"]
+    generator = np.random.default_rng(21)
+    cohort = pd.DataFrame({"case": ["a", "b", *(f"h{i:02d}" for i in range(n))]})
+    cohort["role"] = ["pool", "pool", *["held_out"] * n]
+    cohort["train_case"] = cohort["role"] == "pool"
+    models = retrained_models(
+        {
+            "arms": ["worst_cluster"],
+            "random_arms": n_randoms,
+            "seeds": list(range(n_seeds)),
+        },
+        base_seed=0,
+    )
+    arms = {"full": "full", **{name: model["arm"] for name, model in models.items()}}
+    removed = {arm: ["a"] for arm in dict.fromkeys(arms.values()) if arm != "full"}
+    helps = 0
+    for _ in range(20):
+        reaction = {
+            arm: ARM * generator.standard_normal()
+            + CASE * generator.standard_normal(len(cohort))
+            for arm in removed
+        }
+        reaction["full"] = np.zeros(len(cohort))
+        level = generator.normal(0.7, 0.1, len(cohort))
+        tables = {}
+        for name, arm in arms.items():
+            dice = level + reaction[arm] + TRAINING * generator.standard_normal()
+            dice += RESIDUAL * generator.standard_normal(len(cohort))
+            model = "base" if name == "full" else f"retrained/{name}"
+            tables[name] = pd.DataFrame(
+                {"model": model, "case": cohort["case"], "region": "mean", "dice": dice}
+            )
+        before = [table for name, table in tables.items() if arms[name] == "full"]
+        after = [table for name, table in tables.items() if arms[name] != "full"]
+        changes = evidence.comparison(before, after, models, 0, removed, cohort)
+        summary = evidence.summary(changes, resamples=20)
+        helps += summary["arms"]["worst_cluster"]["verdict"] == "helps"
+    assert helps <= 1
 
 
 def test_without_random_arms_nothing_is_detectable() -> None:
@@ -777,6 +820,33 @@ def test_detection_by_hand() -> None:
     assert found["prevalence"] == 0.4
     assert (found["k"], found["precision_at_k"], found["recall_at_k"]) == (2, 0.5, 0.5)
     assert (found["controls_in_top_k"], found["controls_above"]) == (1, 1)
+
+
+def test_the_scores_that_are_compared() -> None:
+    clusters = pd.DataFrame(
+        {
+            "case": [*"abcdef"],
+            "cluster": [1, 2, 1, 2, 2, 2],
+            "row_mean": [0.1, 0.6, 0.2, 0.7, 0.65, 0.8],
+            "row_max": [0.3, 0.7, 0.9, 0.8, 0.8, 0.9],
+            "worst": [True, False, True, False, False, False],
+        }
+    )
+    effect = pd.Series([0.0, -0.3, 0.1, -0.4, 0.2, 0.0], index=[*"bcdaef"])
+    base = pd.Series(0.5, index=[*"abcdefh"])
+    scores = evidence.suspicion_scores(clusters, effect, base, {})
+    assert [*scores] == ["cluster", "row_mean", "row_max", "donor_effect", "base_dice"]
+    table = evidence.detection(PLANTED_COHORT, scores).set_index(["score", "defect"])
+    for name in ("cluster", "row_mean", "donor_effect"):
+        assert table.loc[(name, "label"), "auroc"] == 1.0
+        assert table.loc[(name, "label"), "controls_above"] == 0
+    assert table.loc[("base_dice", "label"), "auroc"] == 0.5
+    # c serves a case well, so only a is found by its row maximum.
+    assert table.loc[("row_max", "label"), "auroc"] == pytest.approx((3 + 0.5) / 6)
+    quality = dict(zip("abcdef", [0.1, 0.9, 0.2, 0.9, 0.9, 0.9], strict=True))
+    scores = evidence.suspicion_scores(clusters, effect, base, quality)
+    assert evidence.detection(PLANTED_COHORT, scores)["auroc"].iloc[-1] == 0.5
+    assert [*scores][-1] == "cleanlab"
 
 
 def test_image_defects_are_judged_apart_from_label_defects() -> None:

@@ -81,7 +81,11 @@ def test_the_input_is_left_as_it_was() -> None:
     assert config == {"cohort": {"pool": 9, "train_cases": 8}}
 
 
-@pytest.mark.parametrize("names", [[], *([name] for name in REAL)])
+def test_no_value_of_the_demo_is_left_in_the_planted_experiment() -> None:
+    assert keys(merged("config.yaml")) <= keys(merged("planted.yaml"))
+
+
+@pytest.mark.parametrize("names", [[], ["planted.yaml"], *([name] for name in REAL)])
 def test_the_shipped_configs_are_valid(names: list[str]) -> None:
     assert {"paper.yaml", "rigorous.yaml"} <= set(REAL)
     validate(merged("config.yaml", *names), SCHEMA)
@@ -114,6 +118,8 @@ def test_the_paper_s_schedule() -> None:
         ({"clusters": {"min_size": 9}}, r"more than max_removed_share allows"),
         ({"stability": {"refits": 13}}, r"stability\.refits: 13 cases .* 12 train"),
         ({"stability": {"refits": 2, "seed": 0}}, r"stability\.seed: with 0"),
+        ({"evidence": {"cleanlab_folds": 1}}, r"1 folds cannot be made of 12"),
+        ({"evidence": {"cleanlab_folds": 3}}, r"were planted .* there are none"),
     ],
 )
 def test_a_mistake_is_named(config: dict[str, Any], message: str) -> None:

@@ -136,6 +136,7 @@ def kill(*pids: int) -> None:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The whole workflow on the smallest cohort, run once."""
-    checkout = Checkout(tmp_path_factory.mktemp("finished"), SMALL)
+    config = {**SMALL, "evidence": {"cleanlab_folds": 2}}
+    checkout = Checkout(tmp_path_factory.mktemp("finished"), config)
     succeeded(checkout.run())
     return checkout

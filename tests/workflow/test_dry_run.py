@@ -118,6 +118,31 @@ def test_refits_of_a_list_of_cases(tmp_path: Path) -> None:
     assert {"phantom_001", "phantom_003"} == set(refits)
 
 
+def test_the_planted_cohort(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    counts = job_counts(
+        succeeded(
+            checkout.run("-n", "--quiet", "rules", configs=["config/planted.yaml"])
+        )
+    )
+    assert counts["finetune"] == counts["label_quality"] == 24
+    assert counts["train_fold"] == 3
+    # Two seeds of four chosen and five random arms, and the full set once more.
+    assert counts["retrain"] == 2 * 9 + 1
+    # Held-out cases are segmented by the base and the retrained models alone.
+    assert counts["predict"] == 24 * 24 + (1 + 19) * (24 + 16)
+    assert counts["detection"] == 1
+
+
+def test_without_planted_defects_nothing_is_to_be_detected(tmp_path: Path) -> None:
+    defects = ("swapped_labels", "shifted_label", "other_patient")
+    config = {"cohort": {"phantom": {"defects": dict.fromkeys(defects, 0)}}}
+    checkout = Checkout(tmp_path, config)
+    counts = job_counts(succeeded(checkout.run("-n", "--quiet", "rules")))
+    assert "detection" not in counts
+    assert "compare" in counts
+
+
 @pytest.mark.parametrize(
     ("target", "rules", "not_rules"),
     [
@@ -143,12 +168,13 @@ def test_every_seed_of_every_arm_has_a_model_of_the_full_set(tmp_path: Path) -> 
 
 
 def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
-    config = {"stability": {"refits": 1}}
+    config = {"stability": {"refits": 1}, "evidence": {"cleanlab_folds": 2}}
     output = succeeded(Checkout(tmp_path, config).run("-n"))
     jobs = re.findall(r"^rule (\w+):\n((?: .*\n)+)", output, re.MULTILINE)
     tagged = {rule for rule, text in jobs if "gpu=1" in text}
     untagged = {rule for rule, text in jobs if "gpu=1" not in text}
-    assert tagged == {"train_base", "finetune", "refit", "retrain", "predict"}
+    trainings = {"train_base", "finetune", "refit", "retrain", "train_fold"}
+    assert tagged == {*trainings, "predict", "label_quality"}
     assert not tagged & untagged
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from scipy.cluster.hierarchy import linkage
 
 from benchmarks import gpu_hours
 
-from .conftest import Checkout, processes, succeeded, wait_for
+from .conftest import ROOT, Checkout, processes, succeeded, wait_for
 from .test_dry_run import job_counts
 
 # Without phantom_005, and with the two that have a defect.
@@ -42,6 +43,9 @@ FILES = [
     "similarity/stability.json",
     "similarity/stability.png",
     "similarity/stability.svg",
+    "evidence/detection.tsv",
+    "evidence/detection.png",
+    "evidence/detection.svg",
     "pruning/worst_cluster/training_cases.txt",
     "pruning/worst_cluster/removed_cases.txt",
     "pruning/random_1/removed_cases.txt",
@@ -232,6 +236,62 @@ def test_speeds_are_measured_from_what_a_run_leaves(finished: Checkout) -> None:
         assert 0 < low == high
         assert speed.outside[schedule] > 0
     assert speed.cells[0] > 0
+
+
+def test_planted_defects_are_looked_for_by_every_score(finished: Checkout) -> None:
+    results = finished.path("results")
+    table = pd.read_csv(results / "evidence/detection.tsv", sep="\t")
+    scores = ["cluster", "row_mean", "row_max", "donor_effect", "base_dice", "cleanlab"]
+    assert table["score"].tolist() == scores
+    assert set(table["defect"]) == {"label"}
+    assert set(table["n_cases"]) == {6}
+    assert set(table["n_defects"]) == {2}
+    assert set(table["n_unscored"]) == {0}
+    # By hand: the share of pairs (defect, sound case) in the right order.
+    cohort = pd.read_csv(results / "cohort.tsv", sep="\t", keep_default_na=False)
+    wrong = set(cohort.case[cohort.planted == "swapped_labels"])
+    rows = pd.read_csv(results / "similarity/clusters.tsv", sep="\t", index_col=0)
+    pairs = [
+        rows.row_mean[bad] < rows.row_mean[good]
+        for bad in wrong
+        for good in set(rows.index) - wrong
+    ]
+    auroc = table.set_index("score")["auroc"]
+    assert auroc["row_mean"] == pytest.approx(np.mean(pairs))
+
+
+def test_label_quality_is_judged_by_a_model_that_never_saw_the_case(
+    finished: Checkout,
+) -> None:
+    cohort = pd.read_csv(finished.path("results/cohort.tsv"), sep="\t")
+    pool = set(cohort.case[cohort.role == "pool"])
+    folder = finished.path("results/evidence/label_quality")
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    assert {record["case"] for record in records} == pool
+    assert all(0 < record["label_quality"] < 1 for record in records)
+    assert {record["fold"] for record in records} == {0, 1}
+    for fold in (0, 1):
+        plan = succeeded(
+            finished.run(
+                *("-n", "--forcerun", "train_fold", "--nolock"),
+                f"results/models/folds/{fold}/fold_all/checkpoint_final.pth",
+            )
+        )
+        job = plan.split("rule train_fold:")[1].split("output:")[0]
+        left_out = {record["case"] for record in records if record["fold"] == fold}
+        assert {case for case in pool if f"/{case}.b2nd" in job} == pool - left_out
+
+
+def test_the_tables_of_the_docs_are_made_from_results(finished: Checkout) -> None:
+    page = (ROOT / "docs/planted.md").read_text()
+    made = runpy.run_path(str(ROOT / "docs/planted_tables.py"))
+    blocks = {**made["BLOCKS"], "trial": made["trial"]}
+    filled = made["fill"](page, finished.path("results"), blocks)
+    for name in blocks:
+        assert f"<!-- {name}: start -->" in page
+    assert filled != page
+    assert "| 1 | phantom_00" in filled
+    assert "worst cluster: cannot tell" in filled.replace("_", " ")
 
 
 def test_augmented_copies_are_dropped(finished: Checkout) -> None:

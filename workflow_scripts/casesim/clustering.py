@@ -305,24 +305,12 @@ def worst_cluster(
     return lowest, "too small"
 
 
-def best_cluster(labels: IntArray, row_means: FloatArray) -> int | None:
-    """The cluster with the highest mean of its row means, whatever its size.
-
-    None where fewer than two clusters have a defined mean.
-    """
-    means = pd.Series(row_means).groupby(np.asarray(labels)).mean().dropna()
-    if len(means) < 2:
-        return None
-    return int(means.index[int(np.argmax(means.to_numpy()))])
-
-
 @dataclass(frozen=True)
 class Cut:
     """A cut of the tree, and the cluster that it hands out for removal."""
 
     labels: IntArray
     worst: int | None
-    best: int | None
     silhouettes: dict[int, float]
     statement: str
 
@@ -371,7 +359,6 @@ def cut(
     return Cut(
         labels=labels,
         worst=worst,
-        best=best_cluster(labels, row_means),
         silhouettes=scores,
         statement=_statement(labels, row_means, worst, verdict, how, size_rule),
     )
@@ -521,12 +508,6 @@ def cluster(
         "most_removable": largest,
         "worst_cluster": chosen.worst,
         "worst_cases": clusters.loc[clusters["worst"], "case"].tolist(),
-        "best_cluster": chosen.best,
-        "best_cases": [
-            case
-            for case, name in zip(cases, chosen.labels, strict=True)
-            if name == chosen.best
-        ],
         "clusters": [
             {
                 "cluster": name,

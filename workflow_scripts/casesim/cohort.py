@@ -133,6 +133,12 @@ class Cohort:
         return sorted(case.id for case in self.cases)
 
     @property
+    def has_planted_defects(self) -> bool:
+        """Whether some train case is known to be wrong, as only phantoms are."""
+        defects = phantom.LABEL_DEFECTS + phantom.IMAGE_DEFECTS
+        return any(case.train_case and case.planted in defects for case in self.cases)
+
+    @property
     def foreground_labels(self) -> list[str]:
         """Names of the labels without the background, by number."""
         return [name for name, number in self.labels.items() if number != 0]

@@ -998,6 +998,38 @@ def expected_in_top(suspicion: Array, marked: Mask, k: int) -> float:
     return float((above & marked).sum() + share * (tied & marked).sum())
 
 
+def suspicion_scores(
+    clusters: pd.DataFrame,
+    donor_effect: pd.Series,
+    base_dice: pd.Series,
+    label_quality: Mapping[str, float],
+) -> dict[str, pd.Series]:
+    """The scores that are compared as detectors, each by case id, low is suspect.
+
+    Args:
+        clusters: from `clustering.read_clusters`.
+        donor_effect: row effect of each train case (`clustering.case_effects`).
+        base_dice: the base model's Dice on each case, which it was trained on.
+        label_quality: cleanlab's score of each train case; empty where it was not
+            asked for.
+
+    Returns:
+        `cluster` (0 in the worst cluster, 1 outside), `row_mean`, `row_max`,
+        `donor_effect`, `base_dice` and, unless empty, `cleanlab`.
+    """
+    rows = clusters.set_index("case")
+    scores = {
+        "cluster": 1.0 - rows["worst"].astype(float),
+        "row_mean": rows["row_mean"],
+        "row_max": rows["row_max"],
+        "donor_effect": donor_effect,
+        "base_dice": base_dice,
+    }
+    if label_quality:
+        scores["cleanlab"] = pd.Series(dict(label_quality), dtype=float)
+    return scores
+
+
 def detection(
     cohort: pd.DataFrame, scores: Mapping[str, pd.Series], k: int | None = None
 ) -> pd.DataFrame:

@@ -386,23 +386,6 @@ def _largest(logits: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def predict_labels(
-    model: Model,
-    data: np.ndarray | torch.Tensor,
-    properties: Mapping[str, Any],
-    mirroring: bool = True,
-    tile_step: float = 0.5,
-    batch_size: int | None = None,
-    bfloat16: bool = False,
-) -> np.ndarray:
-    """Label map of a preprocessed case, uint8 (z, y, x), on the original grid.
-
-    The parameters are those of `predict_logits` and `to_label_map`.
-    """
-    logits = predict_logits(model, data, mirroring, tile_step, batch_size, bfloat16)
-    return to_label_map(model, logits, properties)
-
-
 def read_label_map(path: PathLike) -> np.ndarray:
     """Read a label map as an integer array (z, y, x); `UserError` names a bad file."""
     try:

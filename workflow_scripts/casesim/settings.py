@@ -138,6 +138,19 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             "be the same training once more; choose another"
         )
 
+    folds = config["evidence"]["cleanlab_folds"]
+    if folds == 1 or folds > pool_number:
+        yield (
+            f"evidence.cleanlab_folds: {folds} folds cannot be made of {pool_number} "
+            "pool cases; give 0 for none, or 2 or more"
+        )
+    defects = cohort["phantom"]["defects"].values()
+    if folds and (cohort["source"] != "phantom" or not any(defects)):
+        yield (
+            "evidence.cleanlab_folds: the score is compared with the method where "
+            "defects were planted (cohort.phantom.defects), and there are none; give 0"
+        )
+
 
 def check_regions(config: dict[str, Any], labels: dict[str, int]) -> None:
     """Check the regions against the labels that the data set declares.

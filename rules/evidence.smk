@@ -1,0 +1,58 @@
+# Does the method find what is known to be wrong? Only where defects were planted.
+
+
+rule label_quality:
+    """The baseline: cleanlab's score of one case, by a model that never saw it."""
+    input:
+        checkpoint=get_fold_checkpoint,
+        data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+    output:
+        score="results/evidence/label_quality/{case}.json",
+    log:
+        "logs/label_quality/{case}.log",
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime="10m",
+    params:
+        fold=get_fold,
+        options=get_logit_options(),
+    script:
+        "../workflow_scripts/label_quality.py"
+
+
+rule detection:
+    """How well each score of the train cases finds the planted defects."""
+    input:
+        cohort="results/cohort.tsv",
+        clusters="results/similarity/clusters.tsv",
+        effects="results/similarity/cases.tsv",
+        # More held-out cases change this table, but not the rows that are read.
+        base=ancient("results/scores/base.tsv"),
+        label_quality=get_label_quality(),
+    output:
+        table=report(
+            "results/evidence/detection.tsv",
+            category="Evidence",
+            caption="captions/detection.rst",
+            labels={"figure": "Planted defects found (table)"},
+        ),
+        png=report(
+            "results/evidence/detection.png",
+            category="Evidence",
+            caption="captions/detection.rst",
+            labels={"figure": "Planted defects found"},
+        ),
+        svg="results/evidence/detection.svg",
+    log:
+        "logs/detection.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        region=config["similarity"]["region"],
+    script:
+        "../workflow_scripts/detection.py"
