@@ -40,8 +40,8 @@ class Size:
 
 SIZES = {
     "demo": Size(12, [28, 56, 56], [3.0, 3.0, 3.0]),
-    # Cropped to the brain, 140 x 180 x 140 voxels: patches of 192 x 160 in 2d.
-    "real": Size(2, [176, 207, 178], [0.85, 0.92, 0.9]),
+    # Cropped to the brain, about 140 x 180 x 140 voxels: 2d patches of 192 x 160.
+    "real": Size(2, [170, 216, 182], [0.88, 0.88, 0.88]),
 }
 REAL_STAGES = 8
 

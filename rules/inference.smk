@@ -9,9 +9,8 @@ rule predict:
     """
     input:
         checkpoint="results/models/{model}/fold_all/checkpoint_final.pth",
-        # Named by their rules, since Snakemake need not search for these then.
-        data=rules.preprocess_case.output.data,
-        label=rules.import_case.output.label,
+        data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
     output:
         prediction="results/predictions/{model}/{case}.nii.gz",
         score="results/scores/{model}/{case}.json",

@@ -13,10 +13,10 @@ import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from casesim import nnunet, trainer
+from casesim import nnunet, overlap, predictor, trainer
 from casesim.errors import UserError
 
-from .conftest import HELD_OUT, TinyCohort
+from .conftest import HELD_OUT, POOL, TinyCohort
 
 SCHEDULE = {"epochs": 2, "iterations_per_epoch": 3, "initial_lr": 0.01}
 CPU = torch.device("cpu")
@@ -271,6 +271,38 @@ def test_a_finetune_moves_on_from_there(
         torch.testing.assert_close(
             weight, _weights(trained)[name], atol=0.02, rtol=0.02
         )
+
+
+def test_half_precision_changes_no_score(
+    tiny_cohort: TinyCohort, tmp_path: Path
+) -> None:
+    schedule = {"epochs": 1, "iterations_per_epoch": 60, "initial_lr": 0.02}
+    full = _train(tiny_cohort, tmp_path / "full", schedule=schedule)
+    content = nnunet.read_checkpoint(full)
+    half = nnunet.save_model(
+        tmp_path / "half",
+        content["network_weights"],
+        nnunet.read_json(tiny_cohort.plans),
+        nnunet.read_json(tiny_cohort.dataset),
+        "2d",
+        content["inference_allowed_mirroring_axes"],
+        storage="float16",
+    )
+    assert not _equal(full, half)
+    tuned = {"float32": full, "float16": half}
+    for case, stem in zip(POOL, tiny_cohort.stems, strict=True):
+        data, _, properties = nnunet.load_preprocessed(stem)
+        reference = predictor.read_label_map(tiny_cohort.label(case))
+        scores = {}
+        for storage, checkpoint in tuned.items():
+            model = nnunet.load_model(checkpoint, CPU)
+            predicted = predictor.predict_labels(model, data, properties)
+            counts = overlap.count(predicted, reference, {"1": [1], "WT": [1, 2, 3]})
+            scores[storage] = [
+                overlap.dice(c["tp"], c["fp"], c["fn"]) for c in counts.values()
+            ]
+        assert min(scores["float32"]) > 0.1  # the model has learnt something to lose
+        assert scores["float16"] == pytest.approx(scores["float32"], abs=1e-3)
 
 
 def test_start_weights_of_another_network(
