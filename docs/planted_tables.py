@@ -33,7 +33,7 @@ KINDS = {
 
 
 def read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", dtype={"case": str}, keep_default_na=False)
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
 
 def plain(name: object) -> str:
@@ -109,7 +109,7 @@ def cases(results: Path, planted_only: bool = False) -> str:
             f"{float(row['row_mean']):.3f}",
             f"{float(row['row_max']):.3f}",
             f"{float(base_dice[case]):.3f}",
-            "worst" if clusters.loc[case, "worst"] == "true" else "",
+            "worst" if clusters["worst"][case] == "true" else "",
             row["word"],
         ]
         if folder.is_dir():
