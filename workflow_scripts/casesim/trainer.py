@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from . import nnunet
 from .errors import UserError
 from .files import atomic_path
 from .nnunet import PathLike
+from .stopping import Stop
 
 # Part of what a checkpoint must agree with; raise it when the same inputs train
 # differently.
@@ -310,29 +310,6 @@ def _make_repeatable(transform: BasicTransform) -> None:
         _make_repeatable(inner)
 
 
-class _Stop:
-    """Turns the first SIGTERM or SIGINT into a flag; a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._remember)
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-
 def train(
     cases: Sequence[PathLike],
     plans: PathLike,
@@ -545,7 +522,7 @@ class _Run:
         total = trainer.num_epochs * length
         batches = trainer.batches(self.cases, self.seed, _TRAINING)
         indices = range(self.iteration, total)
-        stop = _Stop()
+        stop = Stop()
         trainer.lr_scheduler.step(self.iteration // length)
         trainer.network.train()
         saved = started = time.monotonic()
