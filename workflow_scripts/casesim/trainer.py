@@ -15,9 +15,11 @@ middle
 Importing this module imports nnU-Net's trainer, which takes seconds.
 """
 
+import fcntl
 import hashlib
 import json
 import math
+import os
 import random
 import signal
 import sys
@@ -358,6 +360,7 @@ def train(
         torch.backends.cudnn.benchmark = True
     latest = Path(out_folder, "fold_all", "checkpoint_latest.pth")
     latest.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(latest.parent)
     for remnant in latest.parent.glob(".tmp-*"):  # of a training killed while writing
         remnant.unlink()
 
@@ -406,8 +409,30 @@ def train(
     )
     _plot_progress(run.history, Path(out_folder, "progress.png"))
     latest.unlink(missing_ok=True)
+    if lock is not None:
+        os.close(lock)
     print(f"model written in {time.monotonic() - began:.2f} s", flush=True)
     return final
+
+
+def _lock(folder: Path) -> int | None:
+    """Wait until no other training of this host writes to a folder.
+
+    One whose run was killed may still be about to leave its checkpoint there. Returns a
+    descriptor that keeps others out until it is closed, or the process ends; None where
+    folders cannot be locked (NFS).
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another training that writes to {folder}.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _suitable_workers(threads: int, device: torch.device) -> int:
