@@ -628,7 +628,7 @@ def test_preprocessing_is_the_same(real: Host, tiny_cohort: TinyCohort) -> None:
 
 
 def test_copies_are_the_same(real: Host, tiny_cohort: TinyCohort) -> None:
-    values = {
+    values: dict[str, Any] = {
         "images": [str(path) for path in tiny_cohort.images("case_1")],
         "label": str(tiny_cohort.label("case_1")),
         "plans": str(tiny_cohort.plans),

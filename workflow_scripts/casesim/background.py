@@ -38,6 +38,7 @@ MAX_REQUEST_BYTES = 1 << 20
 _START_SECONDS = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 _LOG_TAIL_LINES = 20
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class Service:
@@ -61,7 +62,7 @@ class Service:
         self._arguments = arguments
         self._environment = environment or {}
         self._owner = find_owner()
-        self.key = " ".join((name, *self._owner, *command, code_version()))
+        self.key = " ".join((name, *self._owner, *command, _FOLDER, code_version()))
         name = f"{name}-{self._owner[0]}-{crc32(os.fsencode(self.key)):08x}"
         self.path = os.path.join(devices.private_folder(), name)
 
@@ -261,7 +262,7 @@ def _process_information_by_ps(pid: int) -> tuple[int, str, list[str]] | None:
 
 def code_version() -> str:
     """What changes when a file of the package changes."""
-    with os.scandir(os.path.dirname(os.path.abspath(__file__))) as entries:
+    with os.scandir(_FOLDER) as entries:
         files = sorted(
             (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
             for entry in entries

@@ -6,7 +6,8 @@ it, hands its plain values to the *warm process* of its run (see `warm_server`),
 has imported all that and computed nothing, and which forks a child for each job. The
 child is the job in every respect: it writes to the job's log, takes a device and sets
 its threads as the job would, and its result is the same bit for bit. This process waits
-for it, passes signals on and ends with its status.
+for it, passes signals on and ends with its status. (Snakemake's `benchmark:` therefore
+measures the time of such a job, but not its memory.)
 
 Forking is what makes this cheap, and it is safe only because the warm process has a
 single thread and no GPU. Where the system's own libraries cannot be forked (macOS),
