@@ -107,10 +107,13 @@ _PREPROCESSING = (
 )
 _NEEDED = {
     "train": (
+        "casesim.resident",
         "casesim.trainer",
         "dynamic_network_architectures.architectures.unet",
         "matplotlib.backends.backend_agg",
         "matplotlib.figure",
+        # What matplotlib's first picture makes pillow import.
+        *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
     ),
     "augment_case": ("casesim.augmentation", *_PREPROCESSING),
     "preprocess_case": _PREPROCESSING,
