@@ -234,7 +234,7 @@ def get_removed_cases():
 
 # The python that runs Snakemake also runs the `predict` client, whose path is kept
 # relative, so that moving the checkout does not make every prediction outdated. Where
-# the model is loaded changes no result, so it is told in the environment, too.
+# models and nnU-Net are loaded changes no result: it is told in the environment, too.
 os.environ.update(
     PATH=os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]

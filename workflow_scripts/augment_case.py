@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from casesim import warm
 from casesim.files import logged
 
 if TYPE_CHECKING:
@@ -10,35 +11,24 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim import nnunet
-        from casesim.augmentation import augment
-
-        image, label, spacing = nnunet.read_case(
-            snakemake.input.images, snakemake.input.label
+        warm.run(
+            "augment_case",
+            {
+                "images": list(snakemake.input.images),
+                "label": snakemake.input.label,
+                "plans": snakemake.input.plans,
+                "dataset": snakemake.input.dataset,
+                "configuration": snakemake.params.configuration,
+                "augmentation": snakemake.params.augmentation,
+                "case": snakemake.wildcards.case,
+                "seed": snakemake.params.seed,
+                "stems": [
+                    path.removesuffix(".pkl")
+                    for path in snakemake.output.copies
+                    if path.endswith(".pkl")
+                ],
+            },
         )
-        stems = [
-            path.removesuffix(".pkl")
-            for path in snakemake.output.copies
-            if path.endswith(".pkl")
-        ]
-        for copy, stem in enumerate(stems):
-            deformed_image, deformed_label = augment(
-                image,
-                label,
-                snakemake.params.augmentation,
-                snakemake.wildcards.case,
-                copy,
-                snakemake.params.seed,
-            )
-            nnunet.preprocess_arrays(
-                deformed_image,
-                deformed_label,
-                spacing,
-                snakemake.input.plans,
-                snakemake.input.dataset,
-                snakemake.params.configuration,
-                stem,
-            )
 
 
 if __name__ == "__main__":

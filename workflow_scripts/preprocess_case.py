@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from casesim import warm
 from casesim.files import logged
 
 if TYPE_CHECKING:
@@ -10,15 +11,16 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim import nnunet
-
-        nnunet.preprocess_case(
-            snakemake.input.images,
-            snakemake.input.label,
-            snakemake.input.plans,
-            snakemake.input.dataset,
-            snakemake.params.configuration,
-            snakemake.output.data.removesuffix(".b2nd"),
+        warm.run(
+            "preprocess_case",
+            {
+                "images": list(snakemake.input.images),
+                "label": snakemake.input.label,
+                "plans": snakemake.input.plans,
+                "dataset": snakemake.input.dataset,
+                "configuration": snakemake.params.configuration,
+                "stem": snakemake.output.data.removesuffix(".b2nd"),
+            },
         )
 
 

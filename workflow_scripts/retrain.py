@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from casesim import warm
 from casesim.files import logged
 
 if TYPE_CHECKING:
@@ -11,26 +12,23 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim import devices, trainer
-
         kept = set(Path(snakemake.input.training_cases).read_text().split())
         stems = [path.removesuffix(".b2nd") for path in snakemake.input.cases]
-        options = dict(snakemake.params.training)
-        with devices.acquire(snakemake.resources.gpu) as device:
-            trainer.train(
-                [stem for stem in stems if Path(stem).name in kept],
-                snakemake.input.plans,
-                snakemake.input.dataset,
-                options.pop("configuration"),
-                Path(snakemake.output.plans).parent,
-                threads=snakemake.threads,
-                device=device,
-                memory_mb=snakemake.resources.mem_mb / 2,
+        warm.run(
+            "train",
+            {
+                "cases": [stem for stem in stems if Path(stem).name in kept],
+                "plans": snakemake.input.plans,
+                "dataset": snakemake.input.dataset,
+                "model": str(Path(snakemake.output.plans).parent),
+                "training": snakemake.params.training,
                 # From the config, so that a change of them trains nothing again.
-                checkpoint_minutes=snakemake.config["training"]["checkpoint_minutes"],
-                validate_every=snakemake.config["training"]["validate_every"],
-                **options,
-            )
+                "settings": snakemake.config["training"],
+                "threads": snakemake.threads,
+                "gpu": snakemake.resources.gpu,
+                "memory_mb": snakemake.resources.mem_mb,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ from typing import Any
 
 import pytest
 
-from casesim import devices, resident, resident_server
+from casesim import (
+    background,
+    background_server,
+    devices,
+    resident,
+    resident_server,
+)
 from casesim.errors import UserError
 
 SCRIPTS = Path(resident.__file__).parents[1]
@@ -90,7 +96,7 @@ def wait_until(happens: Callable[[], Any], seconds: float = SECONDS) -> Any:
 
 
 def is_alive(pid: int) -> bool:
-    return resident.process_information(pid) is not None
+    return background.process_information(pid) is not None
 
 
 class Host:
@@ -466,7 +472,7 @@ def test_server_ends_with_snakemake(host: Host, number: int, model: str) -> None
         (pid,) = wait_until(lambda: host.said("run c"))
         if model == "m":
             wait_until((host.folder / "c.json").exists)
-            time.sleep(1.5 * resident_server._SECONDS_BETWEEN_LOOKS)
+            time.sleep(1.5 * background_server.SECONDS_BETWEEN_LOOKS)
         assert is_alive(pid)
         owner.send_signal(number)
         # Nobody has taken notice of the owner's end: it is a zombie all the time.
@@ -475,9 +481,9 @@ def test_server_ends_with_snakemake(host: Host, number: int, model: str) -> None
 
 
 def test_owner_is_the_parent_where_there_is_no_snakemake() -> None:
-    pid, started = resident.find_owner()
+    pid, started = background.find_owner()
     assert int(pid) == os.getppid()
-    information = resident.process_information(os.getppid())
+    information = background.process_information(os.getppid())
     assert information is not None
     assert started == information[1]
 
@@ -499,31 +505,31 @@ def test_owner_is_the_parent_where_there_is_no_snakemake() -> None:
     ],
 )
 def test_command_lines_of_snakemake(command: str, expected: bool) -> None:
-    assert resident._is_snakemake(command.split()) is expected
+    assert background._is_snakemake(command.split()) is expected
 
 
 def test_process_information() -> None:
-    information = resident.process_information(os.getpid())
+    information = background.process_information(os.getpid())
     assert information is not None
     assert information[0] == os.getppid()
     assert information[2][0] == sys.orig_argv[0]
-    assert resident.process_information(os.getpid()) == information
+    assert background.process_information(os.getpid()) == information
 
 
 def test_process_that_nobody_has_buried_has_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
-        wait_until(lambda: resident.process_information(child.pid) is None)
+        wait_until(lambda: background.process_information(child.pid) is None)
         # The file shows that it is not simply gone.
         assert Path(f"/proc/{child.pid}").exists() or sys.platform != "linux"
 
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="no ps here")
 def test_process_information_by_ps_agrees() -> None:
-    by_ps = resident._process_information_by_ps(os.getpid())
+    by_ps = background._process_information_by_ps(os.getpid())
     assert by_ps is not None
     assert by_ps[0] == os.getppid()
     assert by_ps[2][0] == sys.orig_argv[0]
-    assert resident._process_information_by_ps(2**22 + 1) is None
+    assert background._process_information_by_ps(2**22 + 1) is None
 
 
 def test_logs_of_dead_servers_are_removed_after_a_while(host: Host) -> None:
@@ -533,13 +539,13 @@ def test_logs_of_dead_servers_are_removed_after_a_while(host: Host) -> None:
     wait_until(lambda: not is_alive(pid))
     left = {file.stem for file in host.sockets.glob("*.lock")}
     assert len(left) == 1
-    resident_server._remove_what_dead_servers_left(host.sockets)
+    background_server.remove_what_dead_servers_left(host.sockets)
     assert {file.stem for file in host.sockets.glob("*.log")} == left
     for file in host.sockets.glob("*.lock"):
         os.utime(file, (0, 0))
 
     def is_clean() -> bool:
-        resident_server._remove_what_dead_servers_left(host.sockets)
+        background_server.remove_what_dead_servers_left(host.sockets)
         return [file.name for file in host.sockets.iterdir()] == ["cpu0.device"]
 
     # A dead process's last thread can hold its lock for a moment longer.
@@ -550,7 +556,7 @@ def test_logs_of_living_servers_are_kept(host: Host) -> None:
     host.run()
     for file in host.sockets.glob("*.lock"):
         os.utime(file, (0, 0))
-    resident_server._remove_what_dead_servers_left(host.sockets)
+    background_server.remove_what_dead_servers_left(host.sockets)
     assert len(list(host.sockets.glob("*.log"))) == 1
 
 

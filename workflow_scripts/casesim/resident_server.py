@@ -2,15 +2,14 @@
 
 One request is computed at a time, in the main thread. Other threads accept requests,
 load the cases and models of those that wait while the present one computes, and look
-after the end: the process goes when its owner (see `resident.find_owner`) is gone, when
-nobody has asked for anything for ten minutes, when its socket has vanished, or at
+after the end: the process goes when its owner (see `background.find_owner`) is gone,
+when nobody has asked for anything for ten minutes, when its socket has vanished, or at
 SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import gc
 import os
 import queue
@@ -19,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
-from . import devices, resident
+from . import background_server, devices
+from .background_server import IDLE_SECONDS, SECONDS_BETWEEN_LOOKS, answer, explain
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -38,13 +37,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-# Can be shortened by whoever pays for idle memory.
-IDLE_SECONDS = float(os.environ.get("CASESIM_RESIDENT_IDLE_SECONDS", "600"))
-
-_SECONDS_BETWEEN_LOOKS = 1.0
-_SECONDS_TO_EXCHANGE = 10.0
 _SECONDS_TO_STOP = 5.0
-_SECONDS_TO_KEEP_LOGS = 3600.0
 # Of the memory that is available when the server starts: the network, the tiles and the
 # rest of the workflow need the most of it.
 _CACHED_SHARE = 0.25
@@ -336,14 +329,6 @@ class _Request:
     connection: socket.socket
     job: Job | None = None
 
-    def answer(self, succeeded: bool, text: str) -> None:
-        """Send the answer; a client that has gone does not matter."""
-        content = text.encode(errors="replace")
-        word = b"ok" if succeeded else b"failed"
-        with suppress(OSError), self.connection:
-            self.connection.settimeout(_SECONDS_TO_EXCHANGE)
-            self.connection.sendall(b"%s %d\n" % (word, len(content)) + content)
-
     def abandoned(self) -> bool:
         """Whether the client has hung up, having been killed while it waited."""
         try:
@@ -356,31 +341,15 @@ class _Request:
 
 
 class Server:
-    """Accepts requests on `<path>.sock` and computes them one after the other.
+    """Accepts requests and computes them one after the other."""
 
-    The caller holds the lock `<path>.lock`, so that no other server has this path.
-    """
-
-    def __init__(self, path: str, key: str, owner: tuple[str, str]) -> None:
-        self._socket_path = Path(f"{path}.sock")
-        self._files = [Path(f"{path}{suffix}") for suffix in (".sock", ".log", ".lock")]
-        self._key = key
-        self._owner = owner
+    def __init__(self, endpoint: background_server.Endpoint) -> None:
+        self._endpoint = endpoint
         self._waiting: queue.Queue[_Request | None] = queue.Queue()
         self._predictor: Predictor | None = None
         self._computing = False
         self._last_use = time.monotonic()
         self._end = threading.Event()
-        # Left by a server that was killed.
-        self._socket_path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            self._listener.bind(str(self._socket_path))
-        finally:
-            os.umask(before)
-        self._listener.listen(socket.SOMAXCONN)
-        self._inode = self._socket_path.stat().st_ino
 
     def run(self, make: Callable[[], Predictor]) -> int:
         """Serve until the end; return the exit status."""
@@ -392,16 +361,15 @@ class Server:
             try:
                 self._predictor = make()
             except Exception as error:
-                failure = _explain(error)
+                failure = explain(error)
                 self._end.set()
             while (request := self._waiting.get()) is not None:
                 if failure is None:
                     self._serve(request)
                 else:
-                    request.answer(False, failure)
+                    answer(request.connection, False, failure)
         finally:
-            for file in self._files:
-                file.unlink(missing_ok=True)
+            self._endpoint.remove_files()
         return 0 if failure is None else 1
 
     def _serve(self, request: _Request) -> None:
@@ -419,10 +387,10 @@ class Server:
                 text = self._predictor.run(request.job)
             succeeded = True
         except Exception as error:
-            succeeded, text = False, _explain(error)
+            succeeded, text = False, explain(error)
             # After such an error CUDA refuses everything that this process asks for.
             fatal = "CUDA error" in str(error)
-        request.answer(succeeded, text)
+        answer(request.connection, succeeded, text)
         self._last_use = time.monotonic()
         self._computing = False
         if fatal:
@@ -431,28 +399,22 @@ class Server:
 
     def _accept(self) -> None:
         """Put requests into the queue, until the end and then None."""
-        self._listener.settimeout(_SECONDS_BETWEEN_LOOKS)
+        listener = self._endpoint.listener
+        listener.settimeout(SECONDS_BETWEEN_LOOKS)
         while not self._end.is_set():
             with suppress(TimeoutError):
-                self._receive(self._listener.accept()[0])
-        # Clients that connected before the socket goes are served; later ones start a
-        # server of their own.
-        self._socket_path.unlink(missing_ok=True)
-        self._listener.setblocking(False)
-        with suppress(BlockingIOError):
-            while True:
-                self._receive(self._listener.accept()[0])
-        self._listener.close()
+                self._receive(listener.accept()[0])
+        for connection in self._endpoint.last_connections():
+            self._receive(connection)
         self._waiting.put(None)
 
     def _receive(self, connection: socket.socket) -> None:
         self._last_use = time.monotonic()
-        connection.settimeout(_SECONDS_TO_EXCHANGE)
         request = _Request(connection)
         try:
             request.job = self._read(connection)
         except Exception as error:
-            request.answer(False, _explain(error))
+            answer(connection, False, explain(error))
             return
         if request.job is not None and self._predictor is not None:
             self._predictor.prefetch(request.job)
@@ -460,34 +422,18 @@ class Server:
 
     def _read(self, connection: socket.socket) -> Job | None:
         """The job that a client asks for; None for a request to release memory."""
-        with connection.makefile("rb") as stream:
-            header = stream.readline(64).split()
-            if header[:2] != [b"casesim-resident", b"%d" % resident.PROTOCOL]:
-                raise UserError(f"This is not protocol {resident.PROTOCOL}: {header!r}")
-            length = int(header[2])
-            if not 0 <= length <= resident.MAX_REQUEST_BYTES:
-                raise UserError(f"A request of {length} bytes is too long.")
-            content = stream.read(length)
-        if len(content) != length:
-            raise UserError("The request ended early.")
-        verb, key, directory, *arguments = os.fsdecode(content).split("\0")
-        if verb == "release":
+        request = background_server.read_request(connection)
+        if request.verb == "release":
             return None
-        if verb != "predict":
-            raise UserError(f"Unknown request {verb!r}.")
-        if key != self._key:
-            raise UserError(
-                "This predictor serves another version or run: "
-                f"{self._key!r}, not {key!r}."
-            )
-        return parse_job(directory, arguments)
+        if request.verb != "predict":
+            raise UserError(f"Unknown request {request.verb!r}.")
+        self._endpoint.check(request)
+        return parse_job(request.directory, request.arguments)
 
     def _watch(self) -> None:
         """See to it that the server ends when nobody needs it any more."""
-        pid, started = self._owner
-        while not self._end.wait(_SECONDS_BETWEEN_LOOKS):
-            owner = resident.process_information(int(pid))
-            if owner is None or owner[1] != started or not self._is_listening():
+        while not self._end.wait(SECONDS_BETWEEN_LOOKS):
+            if not self._endpoint.is_needed():
                 # The handler's SystemExit lets a file being written be removed.
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(_SECONDS_TO_STOP)
@@ -496,45 +442,9 @@ class Server:
             if idle and not self._computing and self._waiting.empty():
                 self._end.set()
 
-    def _is_listening(self) -> bool:
-        try:
-            return self._socket_path.stat().st_ino == self._inode
-        except FileNotFoundError:
-            return False
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, UserError):
-        return f"Error: {error}"
-    return "".join(traceback.format_exception(error)).rstrip()
-
 
 def serve(arguments: list[str]) -> int:
-    """Be the server: `resident.Server` starts this. Returns the exit status."""
-    path, key, gpu, lock, *owner = arguments
-    # Should anything here start processes, the lock is not theirs.
-    os.set_inheritable(int(lock), False)
-    print(f"Process {os.getpid()}: {key}", flush=True)
-    faulthandler.enable()
-    # Ctrl-C reaches this process, too, and is for the owner to act on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Under nohup, SIGHUP is ignored, and stays so.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
-    server = Server(path, key, (owner[0], owner[1]))
-    _remove_what_dead_servers_left(Path(path).parent)
+    """Be the server: `resident` starts this. Returns the exit status."""
+    *given, gpu = arguments
+    server = Server(background_server.start(*given))
     return server.run(lambda: make_predictor(devices.torch_device(gpu or None)))
-
-
-def _remove_what_dead_servers_left(folder: Path) -> None:
-    for lock_path in folder.glob("*.lock"):
-        with suppress(OSError):
-            # Fresh logs are still to be shown by the clients of the server that died.
-            if time.time() - lock_path.stat().st_mtime < _SECONDS_TO_KEEP_LOGS:
-                continue
-            lock = devices.try_lock(str(lock_path))
-            if lock is not None:
-                for suffix in (".sock", ".log", ".lock"):
-                    lock_path.with_suffix(suffix).unlink(missing_ok=True)
-                os.close(lock)

@@ -15,9 +15,11 @@ middle
 Importing this module imports nnU-Net's trainer, which takes seconds.
 """
 
+import fcntl
 import hashlib
 import json
 import math
+import os
 import random
 import signal
 import sys
@@ -26,7 +28,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from . import nnunet
 from .errors import UserError
 from .files import atomic_path
 from .nnunet import PathLike
+from .stopping import Stop
 
 # Part of what a checkpoint must agree with; raise it when the same inputs train
 # differently.
@@ -310,29 +312,6 @@ def _make_repeatable(transform: BasicTransform) -> None:
         _make_repeatable(inner)
 
 
-class _Stop:
-    """Turns the first SIGTERM or SIGINT into a flag; a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._remember)
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-
 def train(
     cases: Sequence[PathLike],
     plans: PathLike,
@@ -381,6 +360,7 @@ def train(
         torch.backends.cudnn.benchmark = True
     latest = Path(out_folder, "fold_all", "checkpoint_latest.pth")
     latest.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(latest.parent)
     for remnant in latest.parent.glob(".tmp-*"):  # of a training killed while writing
         remnant.unlink()
 
@@ -429,8 +409,30 @@ def train(
     )
     _plot_progress(run.history, Path(out_folder, "progress.png"))
     latest.unlink(missing_ok=True)
+    if lock is not None:
+        os.close(lock)
     print(f"model written in {time.monotonic() - began:.2f} s", flush=True)
     return final
+
+
+def _lock(folder: Path) -> int | None:
+    """Wait until no other training of this host writes to a folder.
+
+    One whose run was killed may still be about to leave its checkpoint there. Returns a
+    descriptor that keeps others out until it is closed, or the process ends; None where
+    folders cannot be locked (NFS).
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another training that writes to {folder}.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _suitable_workers(threads: int, device: torch.device) -> int:
@@ -545,7 +547,7 @@ class _Run:
         total = trainer.num_epochs * length
         batches = trainer.batches(self.cases, self.seed, _TRAINING)
         indices = range(self.iteration, total)
-        stop = _Stop()
+        stop = Stop()
         trainer.lr_scheduler.step(self.iteration // length)
         trainer.network.train()
         saved = started = time.monotonic()

@@ -1,0 +1,126 @@
+"""The jobs that need nnU-Net, by name, from plain values.
+
+They are functions of text, numbers, lists and dictionaries, so that a job can hand
+them to the warm process (see `warm`) or call them itself. nnU-Net is imported inside
+them, or beforehand by `prepare`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def train(
+    cases: Sequence[str],
+    plans: str,
+    dataset: str,
+    model: str,
+    training: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    threads: int,
+    gpu: int,
+    memory_mb: float,
+    start_from: str | None = None,
+) -> None:
+    """Train a model on a free device: the base, a fine-tuned or a retrained one.
+
+    `cases` are preprocessed cases (paths without `.b2nd`) and `model` is the folder to
+    write. `training` has all that the weights depend on beside the files:
+    `configuration`, `schedule`, `seed` and `storage`; `settings` what they do not
+    depend on: `checkpoint_minutes` and `validate_every`. `gpu` is the number of GPUs
+    that the job has, `memory_mb` its memory, of which cases get half. For the rest, and
+    for what is raised, see `trainer.train`.
+    """
+    from . import devices, trainer
+
+    with devices.acquire(gpu) as device:
+        trainer.train(
+            cases,
+            plans,
+            dataset,
+            out_folder=model,
+            threads=threads,
+            device=device,
+            start_from=start_from,
+            memory_mb=memory_mb / 2,
+            checkpoint_minutes=settings["checkpoint_minutes"],
+            validate_every=settings["validate_every"],
+            **training,
+        )
+
+
+def augment_case(
+    images: Sequence[str],
+    label: str,
+    plans: str,
+    dataset: str,
+    configuration: str,
+    augmentation: Mapping[str, Any],
+    case: str,
+    seed: int,
+    stems: Sequence[str],
+) -> None:
+    """Write deformed copies of one case, preprocessed as all cases are.
+
+    `images` has one file for each channel, `stems` one path (without `.b2nd`) for each
+    copy. What a copy looks like depends on `seed`, `case` and its place in `stems`; see
+    `augmentation.augment`.
+    """
+    from . import nnunet
+    from .augmentation import augment
+
+    image, label_map, spacing = nnunet.read_case(images, label)
+    for copy, stem in enumerate(stems):
+        deformed = augment(image, label_map, augmentation, case, copy, seed)
+        nnunet.preprocess_arrays(
+            *deformed, spacing, plans, dataset, configuration, stem
+        )
+
+
+def preprocess_case(
+    images: Sequence[str],
+    label: str,
+    plans: str,
+    dataset: str,
+    configuration: str,
+    stem: str,
+) -> None:
+    """Crop, resample and normalise one case; see `nnunet.preprocess_case`."""
+    from . import nnunet
+
+    nnunet.preprocess_case(images, label, plans, dataset, configuration, stem)
+
+
+JOBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "augment_case": augment_case,
+    "preprocess_case": preprocess_case,
+}
+
+# nnU-Net looks up readers, preprocessors and networks by name, at run time.
+_PREPROCESSING = (
+    "casesim.nnunet",
+    "nnunetv2.imageio.simpleitk_reader_writer",
+    "nnunetv2.preprocessing.preprocessors.default_preprocessor",
+    "nnunetv2.preprocessing.resampling.default_resampling",
+    "nnunetv2.training.dataloading.nnunet_dataset",
+)
+_NEEDED = {
+    "train": (
+        "casesim.resident",
+        "casesim.trainer",
+        "dynamic_network_architectures.architectures.unet",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        # What matplotlib's first picture makes pillow import.
+        *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+    ),
+    "augment_case": ("casesim.augmentation", *_PREPROCESSING),
+    "preprocess_case": _PREPROCESSING,
+}
+
+
+def prepare(name: str) -> None:
+    """Import what a job imports, and compute nothing: no thread and no GPU is used."""
+    for module in _NEEDED[name]:
+        import_module(module)
