@@ -1,5 +1,6 @@
-# The models: one base, one fine-tune for each train case, one retrain for each arm; and
-# one more fine-tune of some train cases, which tells what is training noise.
+# The models: one base, one fine-tune for each train case, one retrain for each arm; one
+# more fine-tune of some train cases, which tells what is training noise; and the base
+# model's schedule without each fold of the pool, for scores by models that never saw a case.
 # Each keeps `checkpoint_latest.pth` undeclared beside its output, so that a job that was
 # killed goes on from there when it is run again.
 
@@ -153,8 +154,7 @@ rule retrain:
         "../workflow_scripts/retrain.py"
 
 
-rule train_fold:
-    """The base model's schedule on the pool without one fold, for out-of-fold scores."""
+use rule train_base as train_fold with:
     input:
         cases=get_preprocessed_outside,
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
@@ -167,15 +167,5 @@ rule train_fold:
         "logs/train_fold/{fold}.log",
     benchmark:
         "results/benchmarks/train_fold/{fold}.tsv"
-    conda:
-        "../envs/nnunet.yaml"
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=16000,
-        runtime=get_base_runtime,
     params:
         cases=get_cases_outside,
-        training=get_training("base"),
-    script:
-        "../workflow_scripts/train_fold.py"

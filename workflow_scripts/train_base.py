@@ -1,4 +1,4 @@
-"""The base model: nnU-Net on the whole pool."""
+"""nnU-Net on the given cases from scratch: the base model, and those of the folds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

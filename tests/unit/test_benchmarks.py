@@ -43,7 +43,7 @@ def test_the_table() -> None:
 
 
 def test_time_outside_the_iterations() -> None:
-    assert finetune.Outcome(wall=10.0, training=7.0, iterations=40).outside == 3.0
+    assert finetune.Outcome(wall=10.0, training=7.0).outside == 3.0
 
 
 def test_ratios_are_those_of_neighbours() -> None:

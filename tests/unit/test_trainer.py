@@ -296,7 +296,8 @@ def test_half_precision_changes_no_score(
         scores = {}
         for storage, checkpoint in tuned.items():
             model = nnunet.load_model(checkpoint, CPU)
-            predicted = predictor.predict_labels(model, data, properties)
+            logits = predictor.predict_logits(model, data)
+            predicted = predictor.to_label_map(model, logits, properties)
             counts = overlap.count(predicted, reference, {"1": [1], "WT": [1, 2, 3]})
             scores[storage] = [
                 overlap.dice(c["tp"], c["fp"], c["fn"]) for c in counts.values()

@@ -91,8 +91,41 @@ def preprocess_case(
     nnunet.preprocess_case(images, label, plans, dataset, configuration, stem)
 
 
+def label_quality(
+    checkpoint: str,
+    stem: str,
+    score: str,
+    case: str,
+    fold: int,
+    options: Mapping[str, Any],
+    threads: int,
+    gpu: int,
+) -> None:
+    """Write cleanlab's label-quality score of one case by the model of its fold.
+
+    `stem` is the preprocessed case (path without `.b2nd`), `options` are those of
+    `predictor.predict_logits`. `score` gets `case`, `fold` and `label_quality` as JSON.
+    Nothing is kept of the probabilities, which take as much space as the images.
+    """
+    import torch
+
+    from . import devices, nnunet, predictor
+    from .label_quality import label_quality
+
+    torch.set_num_threads(threads)
+    data, labels, _ = nnunet.load_preprocessed(stem, with_seg=True)
+    if labels is None:
+        raise ValueError(f"{stem} was preprocessed without its label map")
+    with devices.acquire(gpu) as device:
+        model = nnunet.load_model(checkpoint, device)
+        logits = predictor.predict_logits(model, data, **options).cpu().numpy()
+    quality = label_quality(labels[0], logits)
+    nnunet.write_json(score, {"case": case, "fold": fold, "label_quality": quality})
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "train": train,
+    "label_quality": label_quality,
     "augment_case": augment_case,
     "preprocess_case": preprocess_case,
 }
@@ -114,6 +147,14 @@ _NEEDED = {
         "matplotlib.figure",
         # What matplotlib's first picture makes pillow import.
         *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+    ),
+    "label_quality": (
+        "casesim.label_quality",
+        "casesim.predictor",
+        "casesim.resident",
+        "cleanlab.segmentation.rank",
+        "dynamic_network_architectures.architectures.unet",
+        *_PREPROCESSING,
     ),
     "augment_case": ("casesim.augmentation", *_PREPROCESSING),
     "preprocess_case": _PREPROCESSING,
