@@ -1,8 +1,10 @@
 # Configuration, case lists, and the functions that tell the stages their inputs.
 # Light on purpose: every job on a cluster parses this file again.
 
+import math
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -33,7 +35,31 @@ if workflow.is_main_process and runs.remove_stale_locks():
 
 onstart:
     if workflow.is_main_process:
+        check_engine()
         runs.record_run()
+
+
+def check_engine():
+    """What the engine's profile wants to be checked before the first job, if anything."""
+    engine = workflow.executor_plugin.name
+    hook = Path(workflow.basedir, "profiles", engine, "preflight.py")
+    if hook.exists():
+        runpy.run_path(str(hook))["check"](workflow)
+
+
+def get_cells_per_group():
+    """How many cells of a model a profile puts into one submission; None locally.
+
+    It is read from `set-scatter`, which alone is known before the first rule is, and
+    which Snakemake tells to every job.
+    """
+    asked = (workflow.resource_settings.overwrite_scatter or {}).get("cells")
+    if asked and asked > MAX_CELLS_PER_GROUP:
+        raise WorkflowError(
+            f"set-scatter: cells: {asked} is too many: Snakemake plans a group of more "
+            f"than {MAX_CELLS_PER_GROUP} jobs for minutes."
+        )
+    return asked
 
 
 def get_final_output():
@@ -161,11 +187,51 @@ def get_predict_options():
     )
 
 
-def get_scores(wildcards):
+def get_cases(model):
     """Held-out cases are not segmented by fine-tuned models: no decision may see them."""
-    finetuned = wildcards.model.startswith("finetuned/")
-    cases = COHORT.pool if finetuned else COHORT.test
+    return COHORT.pool if model.startswith("finetuned/") else COHORT.test
+
+
+def get_scores(wildcards):
+    cases = get_cases(wildcards.model)
     return [f"results/scores/{wildcards.model}/{case}.json" for case in cases]
+
+
+def get_part_scores(wildcards):
+    start = int(wildcards.part) * CELLS_PER_GROUP
+    return get_scores(wildcards)[start : start + CELLS_PER_GROUP]
+
+
+def get_parts(wildcards):
+    parts = math.ceil(len(get_cases(wildcards.model)) / CELLS_PER_GROUP)
+    return [f"results/scores/{wildcards.model}/part_{i}.tsv" for i in range(parts)]
+
+
+def get_models_by_cells(split):
+    """Pattern of the models whose cells are too many for one group, or of the others."""
+    patterns = {"base|retrained/[^/]+": COHORT.test, "finetuned/[^/]+": COHORT.pool}
+    return (
+        "|".join(
+            pattern
+            for pattern, cases in patterns.items()
+            if (len(cases) > CELLS_PER_GROUP) == split
+        )
+        or "(?!)"
+    )
+
+
+def get_cell_group(wildcards):
+    """The submission that a cell, or the job that gathers cells, belongs to."""
+    if workflow.remote_exec:
+        # Snakemake does not tell a group's job to go on when one of its members fails.
+        workflow.execution_settings.keep_going = True
+    if "case" in wildcards.keys():
+        finetuned = wildcards.model.startswith("finetuned/")
+        numbers = POOL_NUMBERS if finetuned else TEST_NUMBERS
+        part = numbers[wildcards.case] // CELLS_PER_GROUP
+    else:
+        part = wildcards.get("part", 0)
+    return f"cells_{wildcards.model.replace('/', '_')}_{part}"
 
 
 def get_matrix():
@@ -213,6 +279,17 @@ REGIONS = [*COHORT.foreground_labels, *config["regions"]]
 RETRAINED = pruning.retrained_models(config["pruning"], config["training"]["seed"])
 WORST = next(name for name in RETRAINED if name.startswith("worst_cluster"))
 WORST_BEFORE = get_full_model(RETRAINED[WORST]["seed"])
+# The cells that are gathered in one go; the local run's tables are cut likewise.
+MAX_CELLS_PER_GROUP = 200
+CELLS_PER_GROUP = get_cells_per_group()
+# Without a group, groups cost nothing, and a cell is retried like any other job.
+CELL_GROUP = get_cell_group if CELLS_PER_GROUP else None
+CELL_RETRIES = 0 if CELLS_PER_GROUP else None
+CELLS_PER_GROUP = CELLS_PER_GROUP or MAX_CELLS_PER_GROUP
+POOL_NUMBERS = {case: number for number, case in enumerate(COHORT.pool)}
+TEST_NUMBERS = {case: number for number, case in enumerate(COHORT.test)}
+WHOLE_MODELS = get_models_by_cells(split=False)
+SPLIT_MODELS = get_models_by_cells(split=True)
 # The first channel, and another one: of MSD's four, FLAIR and T1gd.
 GALLERY = COHORT.pool[:24]
 GALLERY_CHANNELS = sorted({0, len(COHORT.channel_names) // 2})

@@ -1,0 +1,163 @@
+"""What is checked before the first submission (see `check_engine` in rules/common.smk).
+
+Two things that Snakemake would not tell:
+
+- A request that SLURM refuses: of a group, Snakemake says that it failed, but not why,
+  and a request that can never be met may wait in the queue for ever.
+- Jobs of an earlier run that still work here, because their Snakemake was killed: it
+  would submit their work once more.
+"""
+
+import getpass
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+SECONDS = 30
+# Job id, state, working directory and comment; the last may contain anything.
+SQUEUE_FORMAT = "%A|%T|%Z|%k"
+
+
+@dataclass(frozen=True)
+class LivingJob:
+    """A job in SLURM's queue; `task` is what the plugin calls its rule or group."""
+
+    id: str
+    state: str
+    task: str
+
+
+def check(workflow: Any) -> None:
+    """Raise `WorkflowError` if a submission would be refused, or made twice."""
+    folder = os.path.realpath(workflow.workdir_init)
+    own = os.environ.get("SLURM_JOB_ID")
+    listing = _run(["squeue", "--noheader", "--user", getpass.getuser()], SQUEUE_FORMAT)
+    living = [job for job in living_jobs(listing, folder) if job.id != own]
+    if living:
+        raise WorkflowError(describe_living(living))
+    refused = dict(refusals(requests(workflow)))
+    if refused:
+        raise WorkflowError(describe_refusals(refused))
+
+
+def living_jobs(listing: str, folder: str) -> Iterator[LivingJob]:
+    """The jobs in `squeue`'s answer that a Snakemake has submitted from `folder`."""
+    for line in listing.splitlines():
+        job, state, workdir, comment = line.split("|", 3)
+        if os.path.realpath(workdir) == folder and comment.startswith("rule_"):
+            yield LivingJob(job, state, comment.removeprefix("rule_"))
+
+
+def describe_living(jobs: list[LivingJob]) -> str:
+    shown = "\n".join(f"  {job.id} {job.state} {job.task}" for job in jobs[:10])
+    more = f"\n  and {len(jobs) - 10} more" if len(jobs) > 10 else ""
+    ids = " ".join(job.id for job in jobs)
+    return (
+        f"{len(jobs)} SLURM job(s) of an earlier run still work in this folder, whose "
+        f"Snakemake has ended without them:\n{shown}{more}\n"
+        "Started now, their work would be done twice. Wait until they have ended, or "
+        f"end them; then start again, and only what is missing is done:\n"
+        f"  scancel {ids}"
+    )
+
+
+def requests(workflow: Any) -> dict[str, list[str]]:
+    """Each distinct `sbatch` command of the plan, and the jobs that ask for it."""
+    dag = workflow.dag
+    jobs = {id(job): job for job in map(dag.get_job_group, dag.needrun_jobs()) if job}
+    jobs |= {id(job): job for job in dag.needrun_jobs() if not dag.get_job_group(job)}
+    found: dict[str, list[str]] = {}
+    for job in jobs.values():
+        if not job.is_local:
+            command = request(job, workflow.executor_settings)
+            found.setdefault(command, []).append(str(job.name))
+    return found
+
+
+def request(job: Any, settings: Any) -> str:
+    """The command that the plugin submits a job with, to be tested, not submitted."""
+    resources = job.resources
+    partition, account = resources.get("slurm_partition"), resources.get("slurm_account")
+    parameters = {
+        "run_uuid": "preflight",
+        "slurm_logfile": os.devnull,
+        "comment_str": "preflight",
+        "account": f"-A {shlex.quote(str(account))}" if account else "",
+        "partition": f"-p {shlex.quote(str(partition))}" if partition else "",
+        "workdir": None,
+    }
+    command = get_submit_command(job, parameters, settings=settings)
+    return f"{command}{set_gres_string(job)} --test-only --wrap=true"
+
+
+def refusals(commands: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """Those that SLURM refuses, each with its reason."""
+    for command, jobs in commands.items():
+        try:
+            result = subprocess.run(
+                shlex.split(command),
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise WorkflowError(f"sbatch does not answer in {SECONDS} s.") from None
+        if result.returncode != 0:
+            yield _summary(command, jobs), reason(result.stderr)
+
+
+def reason(message: str) -> str:
+    """SLURM's words without the name of the program before them."""
+    lines = (re.sub(r"^(sbatch|allocation failure)(: error)?: ", "", line) for line in message.strip().splitlines())
+    return "; ".join(dict.fromkeys(line for line in lines if line))
+
+
+def _summary(command: str, jobs: list[str]) -> str:
+    names = ", ".join(sorted(jobs)[:3]) + (f" and {len(jobs) - 3} more" if len(jobs) > 3 else "")
+    shown = {"-A", "-p", "-t", "--mem", "--qos", "-C"}
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word in shown:
+            kept += [word, next(words)]
+        elif word.startswith(("--gpus", "--gres", "--cpus", "--mem", "--qos", "--ntasks")):
+            kept.append(word)
+    return f"{names} ({' '.join(kept)})"
+
+
+def describe_refusals(refused: dict[str, str]) -> str:
+    listing = "\n".join(f"  {jobs}: {why}" for jobs, why in refused.items())
+    return (
+        f"SLURM refuses {len(refused)} kind(s) of job of this plan:\n{listing}\n"
+        "Nothing was submitted. What a site must set is in the last block of "
+        "profiles/slurm/config.yaml; docs/slurm.md has examples."
+    )
+
+
+def _run(command: list[str], output_format: str) -> str:
+    try:
+        return subprocess.run(
+            [*command, "--format", output_format],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        ).stdout
+    except FileNotFoundError:
+        raise WorkflowError(
+            f"{command[0]} is not found: start the run on a host that submits jobs."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise WorkflowError(f"{command[0]} does not answer in {SECONDS} s.") from None
+    except subprocess.CalledProcessError as error:
+        raise WorkflowError(
+            f"{command[0]} cannot reach SLURM: {error.stderr.strip()}"
+        ) from None
