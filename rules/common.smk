@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
 from casesim import cohort as cohorts
 from casesim import pruning, runs, settings
 from casesim.errors import UserError
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -60,6 +61,24 @@ def get_cells_per_group():
             f"than {MAX_CELLS_PER_GROUP} jobs for minutes."
         )
     return asked
+
+
+def check_each_group_once():
+    """Make Snakemake check a group once, not once for each of its members.
+
+    For 5,000 cells in 50 groups that takes minutes off the start (Snakemake 9.27.1).
+    """
+    check = DAG._check_groups
+
+    def check_groups(dag):
+        by_member = dag._group
+        dag._group = {id(group): group for group in by_member.values()}
+        try:
+            check(dag)
+        finally:
+            dag._group = by_member
+
+    DAG._check_groups = check_groups
 
 
 def get_final_output():
@@ -284,6 +303,8 @@ MAX_CELLS_PER_GROUP = 200
 CELLS_PER_GROUP = get_cells_per_group()
 # Without a group, groups cost nothing, and a cell is retried like any other job.
 CELL_GROUP = get_cell_group if CELLS_PER_GROUP else None
+if CELL_GROUP and hasattr(DAG, "_check_groups"):
+    check_each_group_once()
 CELL_RETRIES = 0 if CELLS_PER_GROUP else None
 CELLS_PER_GROUP = CELLS_PER_GROUP or MAX_CELLS_PER_GROUP
 POOL_NUMBERS = {case: number for number, case in enumerate(COHORT.pool)}

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,7 @@ def check(workflow: Any) -> None:
     """Raise `WorkflowError` if a submission would be refused, or made twice."""
     folder = os.path.realpath(workflow.workdir_init)
     own = os.environ.get("SLURM_JOB_ID")
-    listing = _run(["squeue", "--noheader", "--user", getpass.getuser()], SQUEUE_FORMAT)
-    living = [job for job in living_jobs(listing, folder) if job.id != own]
+    living = [job for job in living_jobs(squeue(), folder) if job.id != own]
     if living:
         raise WorkflowError(describe_living(living))
     refused = dict(refusals(requests(workflow)))
@@ -85,7 +84,10 @@ def requests(workflow: Any) -> dict[str, list[str]]:
 def request(job: Any, settings: Any) -> str:
     """The command that the plugin submits a job with, to be tested, not submitted."""
     resources = job.resources
-    partition, account = resources.get("slurm_partition"), resources.get("slurm_account")
+    partition, account = (
+        resources.get("slurm_partition"),
+        resources.get("slurm_account"),
+    )
     parameters = {
         "run_uuid": "preflight",
         "slurm_logfile": os.devnull,
@@ -112,23 +114,28 @@ def refusals(commands: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
         except subprocess.TimeoutExpired:
             raise WorkflowError(f"sbatch does not answer in {SECONDS} s.") from None
         if result.returncode != 0:
-            yield _summary(command, jobs), reason(result.stderr)
+            yield summary(command, jobs), reason(result.stderr)
 
 
 def reason(message: str) -> str:
     """SLURM's words without the name of the program before them."""
-    lines = (re.sub(r"^(sbatch|allocation failure)(: error)?: ", "", line) for line in message.strip().splitlines())
+    prefix = re.compile(r"^(sbatch|allocation failure)(: error)?: ")
+    lines = [prefix.sub("", line) for line in message.strip().splitlines()]
     return "; ".join(dict.fromkeys(line for line in lines if line))
 
 
-def _summary(command: str, jobs: list[str]) -> str:
-    names = ", ".join(sorted(jobs)[:3]) + (f" and {len(jobs) - 3} more" if len(jobs) > 3 else "")
-    shown = {"-A", "-p", "-t", "--mem", "--qos", "-C"}
+def summary(command: str, jobs: list[str]) -> str:
+    """Jobs by name, with those words of their request that SLURM may refuse."""
+    names = ", ".join(sorted(jobs)[:3])
+    if len(jobs) > 3:
+        names += f" and {len(jobs) - 3} more"
+    with_value = {"-A", "-p", "-t", "-C", "--mem", "--mem-per-cpu"}
+    alone = ("--gpus", "--gres", "--cpus", "--qos=", "--ntasks", "--nodes=")
     words, kept = iter(shlex.split(command)), []
     for word in words:
-        if word in shown:
+        if word in with_value:
             kept += [word, next(words)]
-        elif word.startswith(("--gpus", "--gres", "--cpus", "--mem", "--qos", "--ntasks")):
+        elif word.startswith(alone):
             kept.append(word)
     return f"{names} ({' '.join(kept)})"
 
@@ -142,10 +149,12 @@ def describe_refusals(refused: dict[str, str]) -> str:
     )
 
 
-def _run(command: list[str], output_format: str) -> str:
+def squeue() -> str:
+    """This user's jobs in the queue, one a line."""
+    command = ["squeue", "--noheader", "--user", getpass.getuser()]
     try:
         return subprocess.run(
-            [*command, "--format", output_format],
+            [*command, "--format", SQUEUE_FORMAT],
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -153,11 +162,9 @@ def _run(command: list[str], output_format: str) -> str:
         ).stdout
     except FileNotFoundError:
         raise WorkflowError(
-            f"{command[0]} is not found: start the run on a host that submits jobs."
+            "squeue is not found: start the run on a host that submits jobs."
         ) from None
     except subprocess.TimeoutExpired:
-        raise WorkflowError(f"{command[0]} does not answer in {SECONDS} s.") from None
+        raise WorkflowError(f"squeue does not answer in {SECONDS} s.") from None
     except subprocess.CalledProcessError as error:
-        raise WorkflowError(
-            f"{command[0]} cannot reach SLURM: {error.stderr.strip()}"
-        ) from None
+        raise WorkflowError(f"squeue fails: {error.stderr.strip()}") from None

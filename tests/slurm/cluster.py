@@ -1,4 +1,4 @@
-"""A real SLURM cluster on this machine: munge, slurmctld, and two nodes with a GPU each.
+"""A real SLURM cluster on this machine: slurmctld, and two nodes with a GPU each.
 
 Several `slurmd` run on one host without systemd and cgroups; the GPUs are null devices.
 What SLURM does with jobs (queueing, limits, node failures, what it sets in a job's
@@ -25,6 +25,7 @@ NODES = ("node1", "node2")
 CPUS = 8
 MEMORY_MB = 40000
 PORT = 26817
+LOCK = Path("/tmp/casesim-slurm.lock")
 # Snakemake's job steps strip SLURM_CONF, so that only the default place reaches them.
 ETC = Path("/etc/slurm")
 CONFIG_FILES = ("slurm.conf", "gres.conf")
@@ -75,8 +76,6 @@ SelectTypeParameters=CR_CPU_Memory
 PriorityType=priority/basic
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={folder}/log/jobcomp.txt
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 DefaultTime=60 DefMemPerCPU=256
 """
@@ -130,15 +129,25 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One ended job, from SLURM's own log of completed jobs; times in epoch seconds."""
+    """One job as slurmctld knows it, ended or not; times in epoch seconds.
+
+    `task` is the plugin's name of a rule and its wildcards, or of a group.
+    """
 
     id: int
     state: str
-    nodes: str
+    task: str
+    node: str
     start: float
     end: float
-    time_limit: str
-    gres: str
+    minutes: int
+    memory_mb: int
+    cpus: int
+    gpus: int
+
+    @property
+    def living(self) -> bool:
+        return self.state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
 
 
 @dataclass
@@ -155,8 +164,9 @@ class Cluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "munge").chmod(0o700)
         # One cluster on a host at a time: the place of its configuration is fixed.
-        self._lock = Path("/tmp/casesim-slurm.lock").open("w")  # noqa: S108
+        self._lock = LOCK.open("a+")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._end_left_over()
         self._configure()
         self._start_munge()
         self.start_controller(fresh=True)
@@ -186,6 +196,15 @@ class Cluster:
                 (ETC / name).unlink()
         if self._lock:
             self._lock.close()
+
+    def _end_left_over(self) -> None:
+        """End the daemons of a session that was killed; their ids are in the lock."""
+        assert self._lock is not None
+        self._lock.seek(0)
+        for pid in map(int, self._lock.read().split()):
+            if name_of(pid) in ("munged", "slurmctld", "slurmd"):
+                os.kill(pid, signal.SIGKILL)
+        self._lock.truncate(0)
 
     def _configure(self) -> None:
         host = socket.gethostname().split(".")[0]
@@ -231,6 +250,9 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
+        assert self._lock is not None
+        self._lock.write(f"{self.processes[name].pid}\n")
+        self._lock.flush()
 
     def _start_munge(self) -> None:
         munge = self.folder / "munge"
@@ -273,11 +295,9 @@ class Cluster:
         process.kill()
         process.wait()
 
-    def crash_node(self, node: str) -> None:
-        """Power cut: slurmd and all that runs under it are gone."""
-        victims = self.processes_of(node)
-        self.kill_node(node)
-        for pid in victims:
+    def end_processes(self, node: str) -> None:
+        """End what a killed slurmd has left on its node, as a reboot would."""
+        for pid in self.processes_of(node):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -286,7 +306,7 @@ class Cluster:
     def processes_of(self, node: str) -> list[int]:
         """Processes of job steps on a node, and the step daemons above them."""
         found = set()
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        for pid in [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]:
             if job_environment(pid).get("SLURMD_NODENAME") != node:
                 continue
             found.add(pid)
@@ -309,43 +329,47 @@ class Cluster:
     def living_jobs(self) -> list[str]:
         return run("squeue", "-h", "-o", "%A %T", "-t", "PD,R,CG,CF,S").splitlines()
 
-    def ended_jobs(self, after: int = 0) -> list[Job]:
-        """Jobs that have ended, with an id above `after`, in the order of their ids."""
-        log = self.folder / "log/jobcomp.txt"
+    def jobs(self, folder: Path) -> list[Job]:
+        """The jobs that were submitted from a folder, in the order of their ids."""
         jobs = []
-        for line in log.read_text().splitlines() if log.exists() else []:
+        for line in run("scontrol", "-o", "show", "jobs").splitlines():
             values = dict(word.split("=", 1) for word in line.split() if "=" in word)
-            if int(values["JobId"]) <= after:
+            if values.get("WorkDir") != str(folder.resolve()):
                 continue
-            start, end = (
-                0.0
-                if values[key] == "Unknown"
-                else datetime.fromisoformat(values[key]).timestamp()
-                for key in ("StartTime", "EndTime")
-            )
+            gpus = values.get("TresPerJob", "gres:gpu:0").rpartition(":")[2]
             jobs.append(
                 Job(
-                    int(values["JobId"]),
-                    values["JobState"],
-                    values["NodeList"],
-                    start,
-                    end,
-                    values["TimeLimit"],
-                    values.get("Gres", "") + values.get("ReqTRES", ""),
+                    id=int(values["JobId"]),
+                    state=values["JobState"],
+                    task=values.get("Comment", "").removeprefix("rule_"),
+                    node=values["NodeList"],
+                    start=seconds_of(values["StartTime"]),
+                    end=seconds_of(values["EndTime"]),
+                    minutes=minutes_of(values["TimeLimit"]),
+                    memory_mb=megabytes_of(values["MinMemoryNode"]),
+                    cpus=int(values["NumCPUs"]),
+                    gpus=int(gpus),
                 )
             )
         return sorted(jobs, key=lambda job: job.id)
 
-    def last_job(self) -> int:
-        """The highest job id so far."""
-        ids = [job.id for job in self.ended_jobs()]
-        ids += [int(line.split()[0]) for line in self.living_jobs()]
-        return max(ids, default=0)
 
-    def record(self, job: int) -> dict[str, str]:
-        """What slurmctld knows of a job, ended ones included."""
-        text = run("scontrol", "-o", "show", "job", str(job))
-        return dict(word.split("=", 1) for word in text.split() if "=" in word)
+def seconds_of(time_stamp: str) -> float:
+    if time_stamp == "Unknown":
+        return float("nan")
+    return datetime.fromisoformat(time_stamp).timestamp()
+
+
+def minutes_of(limit: str) -> int:
+    """Minutes of SLURM's [days-]hours:minutes:seconds."""
+    days, _, clock = limit.rpartition("-")
+    hours, minutes, _ = map(int, clock.split(":"))
+    return (24 * int(days or 0) + hours) * 60 + minutes
+
+
+def megabytes_of(memory: str) -> int:
+    factor = 1024 if memory.endswith("G") else 1
+    return int(float(memory[:-1]) * factor)
 
 
 def job_environment(pid: int) -> dict[str, str]:
@@ -354,7 +378,9 @@ def job_environment(pid: int) -> dict[str, str]:
         content = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return {}
-    pairs = (entry.split("=", 1) for entry in content.decode(errors="replace").split("\0"))
+    pairs = (
+        entry.split("=", 1) for entry in content.decode(errors="replace").split("\0")
+    )
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
@@ -380,8 +406,9 @@ def main() -> int:
     cluster = Cluster(Path(sys.argv[1]))
     cluster.start()
     try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         print("The cluster is up; Ctrl-C ends it.", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
     finally:
         cluster.stop()
     return 0

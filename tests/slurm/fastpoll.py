@@ -19,7 +19,7 @@ async def sleep(executor: Any) -> None:
     await asyncio.sleep(LONGEST_PAUSE if pause is None else min(pause, LONGEST_PAUSE))
 
 
-remote.RemoteExecutor.sleep = sleep  # type: ignore[method-assign]
+remote.RemoteExecutor.sleep = sleep
 
 if __name__ == "__main__":
     from snakemake.cli import main

@@ -15,7 +15,7 @@ Only light modules are imported, for the reason given in `devices`: the bare `_s
 saves 10 ms on each of thousands of jobs, and arguments passed on unparsed save argparse
 and json.
 """
-# ruff: noqa: PTH100, PTH109, PTH110, PTH118, PTH119, PTH120, PTH123
+# ruff: noqa: PTH100, PTH108, PTH109, PTH110, PTH116, PTH118, PTH119, PTH120, PTH123
 # ruff: noqa: PTH208
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ _START_SECONDS = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 _RELEASE_SECONDS = 600.0
 _LOG_TAIL_LINES = 20
+# A predictor that dies costs its jobs a few seconds, not a failure: in a submission of
+# many cells, a failed one is done only by the next run of the workflow.
+_ATTEMPTS = 2
 
 # Threads that wait for work by spinning take the cores from the training beside them.
 _QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
@@ -83,10 +86,19 @@ def _predict_here(program: str, arguments: list[str]) -> int:
 def _predict_in_resident(program: str, arguments: list[str]) -> int:
     with devices.reserve(_number_of_gpus(arguments), shared=True) as slot:
         server = Server(slot, os.path.abspath(program))
-        connection = server.connect()
-        succeeded, text = server.ask(
-            connection, ["predict", server.key, os.getcwd(), *arguments]
-        )
+        request = ["predict", server.key, os.getcwd(), *arguments]
+        answer = None
+        for _ in range(_ATTEMPTS):
+            connection = server.connect()
+            socket_file = server.socket_file()
+            answer = exchange(connection, request)
+            if answer is not None:
+                break
+            print(f"Error: {server.death()}", file=sys.stderr, flush=True)
+            server.bury(socket_file)
+        if answer is None:
+            return 1
+    succeeded, text = answer
     print(text, file=sys.stdout if succeeded else sys.stderr)
     return 0 if succeeded else 1
 
@@ -137,19 +149,36 @@ class Server:
                 )
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def ask(self, connection: socket, fields: list[str]) -> tuple[bool, str]:
-        """Send a request and wait for its answer: whether it succeeded, and the text.
+    def socket_file(self) -> tuple[int, int] | None:
+        """Which file the server's socket is: each server makes its own."""
+        try:
+            status = os.stat(f"{self.path}.sock")
+        except OSError:
+            return None
+        return status.st_ino, status.st_ctime_ns
 
-        Raises `UserError` with the end of the server's log when the server dies.
+    def bury(self, socket_file: tuple[int, int] | None) -> None:
+        """Wait until a server that dies is gone, unless it has a successor.
+
+        The kernel takes a while to end it, and connects others to it until then.
         """
-        answer = exchange(connection, fields)
-        if answer is None:
-            raise UserError(
-                "The resident predictor ended in the middle of this request: it was "
-                "killed, or ran out of memory. The next attempt starts a new one. "
-                f"{self._log_tail()}"
-            )
-        return answer
+        deadline = time.monotonic() + _START_SECONDS
+        while self.socket_file() == socket_file and time.monotonic() < deadline:
+            lock = devices.try_lock(f"{self.path}.lock")
+            if lock is not None:
+                if self.socket_file() is not None:
+                    os.unlink(f"{self.path}.sock")
+                os.close(lock)
+                return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def death(self) -> str:
+        """What to tell when it has died while a job waited."""
+        return (
+            "The resident predictor ended in the middle of this request: it was "
+            "killed, or ran out of memory. The next attempt starts a new one. "
+            f"{self._log_tail()}"
+        )
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Start the server, unless another client is doing so or it is just ending.
