@@ -212,6 +212,10 @@ def get_cases(model):
 
 
 def get_scores(wildcards):
+    if workflow.remote_exec:
+        # Snakemake does not tell a group's job to go on when one of its cells fails.
+        # This is the first that such a job asks for after its settings are known.
+        workflow.execution_settings.keep_going = True
     cases = get_cases(wildcards.model)
     return [f"results/scores/{wildcards.model}/{case}.json" for case in cases]
 
@@ -241,9 +245,6 @@ def get_models_by_cells(split):
 
 def get_cell_group(wildcards):
     """The submission that a cell, or the job that gathers cells, belongs to."""
-    if workflow.remote_exec:
-        # Snakemake does not tell a group's job to go on when one of its members fails.
-        workflow.execution_settings.keep_going = True
     if "case" in wildcards.keys():
         finetuned = wildcards.model.startswith("finetuned/")
         numbers = POOL_NUMBERS if finetuned else TEST_NUMBERS

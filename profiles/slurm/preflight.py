@@ -40,6 +40,7 @@ def check(workflow: Any) -> None:
     folder = os.path.realpath(workflow.workdir_init)
     own = os.environ.get("SLURM_JOB_ID")
     living = [job for job in living_jobs(squeue(), folder) if job.id != own]
+    living.sort(key=lambda job: int(job.id))
     if living:
         raise WorkflowError(describe_living(living))
     refused = dict(refusals(requests(workflow)))

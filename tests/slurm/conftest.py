@@ -59,6 +59,17 @@ class ClusterCheckout(Checkout):
             *(["--configfile", *files] if files else []),
         ]
 
+    def run_locally(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """The same folder, without the cluster."""
+        return subprocess.run(
+            Checkout.command(self, *arguments),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
     def log(self) -> str:
         """What a started run has said so far."""
         return self.path("started.log").read_text(errors="replace")

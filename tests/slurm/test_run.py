@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -172,16 +171,5 @@ def test_no_process_outlives_its_allocation(outcome: Outcome) -> None:
 
 
 def test_nothing_is_left_to_do(outcome: Outcome) -> None:
-    for checkout in (outcome.checkout, local(outcome.checkout)):
-        result = checkout.run("-n")
+    for result in (outcome.checkout.run("-n"), outcome.checkout.run_locally("-n")):
         assert "Nothing to be done" in result.stdout, result.stdout[-3000:]
-
-
-def local(checkout: ClusterCheckout) -> Checkout:
-    """The same folder, without the cluster: a change of engine does nothing again."""
-
-    class Local(Checkout):
-        def __post_init__(self) -> None:
-            """The folder is there already."""
-
-    return Local(Path(checkout.folder), checkout.config)
