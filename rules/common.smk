@@ -35,17 +35,24 @@ if workflow.is_main_process and runs.remove_stale_locks():
 
 
 onstart:
+    call_engine("onstart")
     if workflow.is_main_process:
-        check_engine()
         runs.record_run()
 
 
-def check_engine():
-    """What the engine's profile wants to be checked before the first job, if anything."""
+onerror:
+    call_engine("onerror")
+
+
+def call_engine(event):
+    """Run what the engine in use wants done at the start or after an error, if anything.
+
+    These are the functions in `profiles/<executor>/hooks.py`.
+    """
     engine = workflow.executor_plugin.name
-    hook = Path(workflow.basedir, "profiles", engine, "preflight.py")
-    if hook.exists():
-        runpy.run_path(str(hook))["check"](workflow)
+    hooks = Path(workflow.basedir, "profiles", engine, "hooks.py")
+    if workflow.is_main_process and hooks.exists():
+        runpy.run_path(str(hooks))[event](workflow)
 
 
 def get_cells_per_group():

@@ -83,7 +83,7 @@ def test_a_node_that_fails_under_a_group(
             cluster.start_node(node)
             cluster.wait_for_nodes()
     assert status != 0
-    assert f"'{group.id}' failed due to a node failure" in checkout.log()
+    assert f"{group.id} NODE_FAIL {group.task}" in checkout.log()
     leave_nothing(cluster, checkout)
 
     kept = cells(checkout)

@@ -1,62 +1,110 @@
-"""What is checked before the first submission (see `check_engine` in rules/common.smk).
+"""What is done at the start of a run, and after an error (`call_engine` in the rules).
 
-Two things that Snakemake would not tell:
+Things that Snakemake or the plugin would not tell or do:
 
 - A request that SLURM refuses: of a group, Snakemake says that it failed, but not why,
   and a request that can never be met may wait in the queue for ever.
 - Jobs of an earlier run that still work here, because their Snakemake was killed: it
   would submit their work once more.
+- Why a group has failed: it lost its node, its time, or was cancelled.
+- A controller that is away for longer than `sbatch` waits for it.
 """
 
 import getpass
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 SECONDS = 30
-# Job id, state, working directory and comment; the last may contain anything.
-SQUEUE_FORMAT = "%A|%T|%Z|%k"
+# Job id, state, time of submission, folder and comment; the last may contain anything.
+SQUEUE_FORMAT = "%A|%T|%V|%Z|%k"
+BAD_STATES = {
+    *("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "REVOKED", "TIMEOUT"),
+}
 
 
 @dataclass(frozen=True)
-class LivingJob:
-    """A job in SLURM's queue; `task` is what the plugin calls its rule or group."""
+class QueuedJob:
+    """A job that SLURM remembers; `task` is what the plugin calls its rule or group."""
 
     id: str
     state: str
+    submitted: str
     task: str
 
 
-def check(workflow: Any) -> None:
+def onstart(workflow: Any) -> None:
     """Raise `WorkflowError` if a submission would be refused, or made twice."""
     folder = os.path.realpath(workflow.workdir_init)
     own = os.environ.get("SLURM_JOB_ID")
-    living = [job for job in living_jobs(squeue(), folder) if job.id != own]
-    living.sort(key=lambda job: int(job.id))
+    living = [job for job in jobs_of(squeue(), folder) if job.id != own]
     if living:
         raise WorkflowError(describe_living(living))
     refused = dict(refusals(requests(workflow)))
     if refused:
         raise WorkflowError(describe_refusals(refused))
+    be_patient()
+    os.environ["CASESIM_RUN_STARTED"] = datetime.now().isoformat(timespec="seconds")
 
 
-def living_jobs(listing: str, folder: str) -> Iterator[LivingJob]:
+def onerror(workflow: Any) -> None:
+    """Say which submissions of this run SLURM has ended, and how."""
+    started = os.environ.get("CASESIM_RUN_STARTED")
+    if started is None:
+        return
+    try:
+        listing = squeue("--states=all")
+    except WorkflowError as error:
+        logger.error(str(error))
+        return
+    folder = os.path.realpath(workflow.workdir_init)
+    bad = [
+        job
+        for job in jobs_of(listing, folder)
+        if job.state in BAD_STATES and job.submitted >= started
+    ]
+    if bad:
+        shown = "\n".join(f"  {job.id} {job.state} {job.task}" for job in bad)
+        logger.error(
+            f"SLURM jobs of this run that did not end well:\n{shown}\n"
+            "What they had finished is kept. The same command does the rest."
+        )
+
+
+def be_patient() -> None:
+    """Let submissions wait for a controller that does not answer (see bin/sbatch)."""
+    folder = Path(__file__).with_name("bin")
+    found = shutil.which("sbatch")
+    if found is not None and Path(found).parent != folder:
+        os.environ["CASESIM_SBATCH"] = found
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def jobs_of(listing: str, folder: str) -> list[QueuedJob]:
     """The jobs in `squeue`'s answer that a Snakemake has submitted from `folder`."""
+    jobs = []
     for line in listing.splitlines():
-        job, state, workdir, comment = line.split("|", 3)
+        job, state, submitted, workdir, comment = line.split("|", 4)
         if os.path.realpath(workdir) == folder and comment.startswith("rule_"):
-            yield LivingJob(job, state, comment.removeprefix("rule_"))
+            task = comment.removeprefix("rule_")
+            jobs.append(QueuedJob(job, state, submitted, task))
+    return sorted(jobs, key=lambda job: int(job.id))
 
 
-def describe_living(jobs: list[LivingJob]) -> str:
+def describe_living(jobs: list[QueuedJob]) -> str:
     shown = "\n".join(f"  {job.id} {job.state} {job.task}" for job in jobs[:10])
     more = f"\n  and {len(jobs) - 10} more" if len(jobs) > 10 else ""
     ids = " ".join(job.id for job in jobs)
@@ -150,9 +198,9 @@ def describe_refusals(refused: dict[str, str]) -> str:
     )
 
 
-def squeue() -> str:
-    """This user's jobs in the queue, one a line."""
-    command = ["squeue", "--noheader", "--user", getpass.getuser()]
+def squeue(*options: str) -> str:
+    """This user's jobs, one a line: those that live, unless the options say more."""
+    command = ["squeue", "--noheader", "--user", getpass.getuser(), *options]
     try:
         return subprocess.run(
             [*command, "--format", SQUEUE_FORMAT],
