@@ -258,7 +258,7 @@ def get_cell_group(wildcards):
         part = numbers[wildcards.case] // CELLS_PER_GROUP
     else:
         part = wildcards.get("part", 0)
-    return f"cells_{wildcards.model.replace('/', '_')}_{part}"
+    return f"cells_{'_'.join(Path(wildcards.model).parts)}_{part}"
 
 
 def get_matrix():

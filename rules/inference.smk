@@ -61,8 +61,8 @@ rule collect_scores:
         "../workflow_scripts/collect_scores.py"
 
 
-rule collect_part:
-    """A piece of a row that has more cells than one submission may hold."""
+# A piece of a row that has more cells than one submission may hold.
+use rule collect_scores as collect_part with:
     input:
         scores=get_part_scores,
     output:
@@ -72,16 +72,6 @@ rule collect_part:
     wildcard_constraints:
         model=SPLIT_MODELS,
         part=r"\d+",
-    retries: CELL_RETRIES
-    group:
-        CELL_GROUP
-    conda:
-        "../envs/analysis.yaml"
-    resources:
-        mem_mb=1000,
-        runtime="10m",
-    script:
-        "../workflow_scripts/collect_scores.py"
 
 
 rule join_parts:
