@@ -100,8 +100,10 @@ def main() -> int:
     # `timeout` must not leave a cluster behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
-        task = {"plan": plan, "submission": submission}[sys.argv[1]]
-        task(Path(folder), *map(int, sys.argv[2:]))
+        if sys.argv[1] == "plan":
+            plan(Path(folder), int(sys.argv[2]), int(sys.argv[3]))
+        else:
+            submission(Path(folder), int(sys.argv[2]))
     return 0
 
 

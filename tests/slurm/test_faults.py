@@ -150,6 +150,7 @@ def test_a_fine_tune_over_its_time_goes_on_while_slurm_is_away(
         # Held until its minute is over.
         for pid in processes("finetune.py", folder):
             os.kill(pid, signal.SIGSTOP)
+        assert not latest.with_name("checkpoint_final.pth").exists()
         cluster.kill_controller()
         with pytest.raises(AssertionError):
             wait_for(lambda: process.poll() is not None, 30)

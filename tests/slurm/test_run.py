@@ -1,7 +1,9 @@
 """The whole workflow on two nodes, with a fine-tune and a predictor that are killed."""
 
 import itertools
+import os
 import re
+import signal
 from collections import Counter
 
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 
 from workflow.conftest import SMALL, Checkout, kill, processes, wait_for
 
-from .cluster import NODES, Cluster, Job, run
+from .cluster import NODES, Cluster, Job, job_environment, run
 from .conftest import ClusterCheckout, finish, matrix
 from .watch import Seen, Watch, left_over
 
@@ -48,21 +50,24 @@ def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outco
     folder = checkout.folder
     result = Outcome(checkout, cancelled=0)
 
-    def running_finetune() -> int:
-        # With a checkpoint, so that the retry has something to go on from.
-        for path in checkout.path("results/models/finetuned").glob(
-            "*/fold_all/checkpoint_latest.pth"
-        ):
-            case = path.parents[1].name
-            for job in cluster.jobs(folder):
-                if job.state == "RUNNING" and job.task == f"finetune_wildcards_{case}":
-                    return job.id
+    def held_finetune() -> int:
+        """A fine-tune in the middle of its work, held there: it has a checkpoint."""
+        for pid in processes("finetune.py", str(folder)):
+            job = job_environment(pid).get("SLURM_JOB_ID", "0")
+            for task in (j.task for j in cluster.jobs(folder) if str(j.id) == job):
+                case = task.removeprefix("finetune_wildcards_")
+                model = checkout.path(f"results/models/finetuned/{case}/fold_all")
+                if (model / "checkpoint_latest.pth").exists():
+                    os.kill(pid, signal.SIGSTOP)
+                    if not (model / "checkpoint_final.pth").exists():
+                        return int(job)
+                    os.kill(pid, signal.SIGCONT)
         return 0
 
     with Watch(folder) as watch:
         process = checkout.start()
         try:
-            result.cancelled = wait_for(running_finetune, 300)
+            result.cancelled = wait_for(held_finetune, 400)
             run("scancel", str(result.cancelled))
             # A predictor is shot when its first cell is there.
             cells = checkout.path("results/scores/finetuned")
