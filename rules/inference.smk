@@ -1,4 +1,6 @@
-# Every model on every test case: one job for each cell.
+# Every model on every test case: one job for each cell. Cells of one model that share a
+# submission (see get_cell_group) have the rule that gathers them in their group: without
+# a job that needs them all, Snakemake would start anew for each cell.
 
 
 rule predict:
@@ -16,6 +18,10 @@ rule predict:
         score="results/scores/{model}/{case}.json",
     log:
         "logs/predict/{model}/{case}.log",
+    # On a cluster, a retry would do all cells of the group again; a new run does the rest.
+    retries: CELL_RETRIES
+    group:
+        CELL_GROUP
     conda:
         "../envs/nnunet.yaml"
     threads: 8
@@ -41,6 +47,11 @@ rule collect_scores:
         table="results/scores/{model}.tsv",
     log:
         "logs/collect_scores/{model}.log",
+    wildcard_constraints:
+        model=WHOLE_MODELS,
+    retries: CELL_RETRIES
+    group:
+        CELL_GROUP
     conda:
         "../envs/analysis.yaml"
     resources:
@@ -48,3 +59,33 @@ rule collect_scores:
         runtime="10m",
     script:
         "../workflow_scripts/collect_scores.py"
+
+
+# A piece of a row that has more cells than one submission may hold.
+use rule collect_scores as collect_part with:
+    input:
+        scores=get_part_scores,
+    output:
+        table="results/scores/{model}/part_{part}.tsv",
+    log:
+        "logs/collect_part/{model}/{part}.log",
+    wildcard_constraints:
+        model=SPLIT_MODELS,
+        part=r"\d+",
+
+
+rule join_parts:
+    """The pieces of a row, one below the other."""
+    input:
+        parts=get_parts,
+    output:
+        table="results/scores/{model}.tsv",
+    log:
+        "logs/join_parts/{model}.log",
+    wildcard_constraints:
+        model=SPLIT_MODELS,
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/join_parts.py"

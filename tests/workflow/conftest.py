@@ -1,4 +1,4 @@
-"""Checkouts of the workflow in temporary folders, and one finished small run."""
+"""Checkouts of the workflow in temporary folders."""
 
 import os
 import shutil
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -131,12 +130,3 @@ def wait_for(condition: Any, seconds: float = 240) -> Any:
 def kill(*pids: int) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The whole workflow on the smallest cohort, run once."""
-    config = {**SMALL, "evidence": {"cleanlab_folds": 2}}
-    checkout = Checkout(tmp_path_factory.mktemp("finished"), config)
-    succeeded(checkout.run())
-    return checkout

@@ -24,6 +24,9 @@ from .errors import UserError
 SERVE = "--serve"
 
 _RELEASE_SECONDS = 600.0
+# A predictor that dies costs its jobs a few seconds, not a failure: in a submission of
+# many cells, a failed one is done only by the next run of the workflow.
+_ATTEMPTS = 2
 
 # Threads that wait for work by spinning take the cores from the training beside them.
 _QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
@@ -66,11 +69,18 @@ def _predict_here(program: str, arguments: list[str]) -> int:
 def _predict_in_resident(program: str, arguments: list[str]) -> int:
     with devices.reserve(_number_of_gpus(arguments), shared=True) as slot:
         server = _server(slot, os.path.abspath(program))
-        answer = exchange(
-            server.connect(), ["predict", server.key, os.getcwd(), *arguments]
-        )
+        request = ["predict", server.key, os.getcwd(), *arguments]
+        answer = None
+        for _ in range(_ATTEMPTS):
+            connection = server.connect()
+            socket_file = server.socket_file()
+            answer = exchange(connection, request)
+            if answer is not None:
+                break
+            print(f"Error: {server.death()}", file=sys.stderr, flush=True)
+            server.bury(socket_file)
         if answer is None:
-            raise server.death()
+            return 1
     succeeded, text = answer
     print(text, file=sys.stdout if succeeded else sys.stderr)
     return 0 if succeeded else 1
