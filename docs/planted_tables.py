@@ -85,6 +85,12 @@ def detection(results: Path) -> str:
     return "\n".join(parts).rstrip()
 
 
+def detection_with_figure(results: Path) -> str:
+    name = FIGURES["evidence/detection.png"]
+    figure = f"![How well each score finds the planted defects](images/{name})"
+    return f"{figure}\n\n{detection(results)}"
+
+
 def cases(results: Path, planted_only: bool = False) -> str:
     planted = read(results / "cohort.tsv").set_index("case")["planted"]
     clusters = read(results / "similarity/clusters.tsv").set_index("case")
@@ -144,7 +150,9 @@ def arms(results: Path) -> str:
         )
     head = ["arm", "label defects removed", "image defects", "controls", "sound cases"]
     head += ["change of Dice, held out", "95 % interval", "kept pool cases", "verdict"]
-    return markdown(head, rows)
+    name = FIGURES["pruning/forest.png"]
+    figure = f"![Change of Dice on held-out cases by arm](images/{name})"
+    return f"{figure}\n\n{markdown(head, rows)}"
 
 
 def contrasts(results: Path) -> str:
@@ -177,7 +185,7 @@ def verdict(results: Path) -> str:
 
 BLOCKS = {
     "verdict": verdict,
-    "detection": detection,
+    "detection": detection_with_figure,
     "arms": arms,
     "contrasts": contrasts,
     "cases": cases,
