@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -304,6 +305,24 @@ def test_half_precision_changes_no_score(
             ]
         assert min(scores["float32"]) > 0.1  # the model has learnt something to lose
         assert scores["float16"] == pytest.approx(scores["float32"], abs=1e-3)
+
+
+def test_trainings_in_one_folder_wait_for_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with trainer._only_training_in(tmp_path):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with trainer._only_training_in(tmp_path):
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(30)
+    thread.join()
+    assert "Waiting for another training" in capsys.readouterr().out
 
 
 def test_start_weights_of_another_network(

@@ -8,8 +8,7 @@ those of `nnUNetTrainer`. What differs:
 * A training can start from *all* weights of another one, segmentation head included;
   nnU-Net's `-pretrained_weights` drops the head without saying so.
 * A training can be killed at any moment and goes on from its last checkpoint, in the
-middle
-  of an epoch if need be, with the result that it would have had.
+  middle of an epoch if need be, with the result that it would have had.
 * No validation, pictures and best checkpoints in every epoch.
 
 Importing this module imports nnU-Net's trainer, which takes seconds.
@@ -26,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -360,79 +360,87 @@ def train(
         torch.backends.cudnn.benchmark = True
     latest = Path(out_folder, "fold_all", "checkpoint_latest.pth")
     latest.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(latest.parent)
-    for remnant in latest.parent.glob(".tmp-*"):  # of a training killed while writing
-        remnant.unlink()
+    with _only_training_in(latest.parent):
+        for remnant in latest.parent.glob(
+            ".tmp-*"
+        ):  # of a training killed while writing
+            remnant.unlink()
 
-    plans_json, dataset_json = nnunet.read_json(plans), nnunet.read_json(dataset)
-    nnunet.load_plans(plans, configuration)
-    data = Cases(cases, memory_mb)
-    trainer = CaseTrainer(plans_json, configuration, "all", dataset_json, device)
-    weights = None
-    if start_from is not None:
-        weights = nnunet.read_checkpoint(start_from)["network_weights"]
-    try:
-        trainer.initialize(schedule, seed, weights)
-    except ValueError as error:
-        raise UserError(
-            f"The weights in {start_from} do not fit {plans} ({error}). Delete the "
-            "model that they are from, so that it is trained again under these plans."
-        ) from None
+        plans_json, dataset_json = nnunet.read_json(plans), nnunet.read_json(dataset)
+        nnunet.load_plans(plans, configuration)
+        data = Cases(cases, memory_mb)
+        trainer = CaseTrainer(plans_json, configuration, "all", dataset_json, device)
+        weights = None
+        if start_from is not None:
+            weights = nnunet.read_checkpoint(start_from)["network_weights"]
+        try:
+            trainer.initialize(schedule, seed, weights)
+        except ValueError as error:
+            raise UserError(
+                f"The weights in {start_from} do not fit {plans} ({error}). Delete "
+                "the model that they are from, so that it is trained again under these "
+                "plans."
+            ) from None
 
-    @cache
-    def fingerprint() -> str:
-        return _fingerprint(
-            data, plans_json, dataset_json, configuration, schedule, seed, start_from
+        @cache
+        def fingerprint() -> str:
+            return _fingerprint(
+                data,
+                plans_json,
+                dataset_json,
+                configuration,
+                schedule,
+                seed,
+                start_from,
+            )
+
+        run = _Run(trainer, data, seed, workers, validate_every)
+        if latest.exists():
+            run.resume(latest, fingerprint())
+        print(
+            f"{len(data.identifiers)} cases "
+            f"{'in memory' if data.in_memory else 'on disk'}, {trainer.num_epochs} "
+            f"epochs of {trainer.num_iterations_per_epoch} iterations, batches of "
+            f"{trainer.batch_size}, {device}, {torch.get_num_threads()} threads, "
+            f"{workers} loading processes; ready after "
+            f"{time.monotonic() - began:.2f} s",
+            flush=True,
         )
-
-    run = _Run(trainer, data, seed, workers, validate_every)
-    if latest.exists():
-        run.resume(latest, fingerprint())
-    print(
-        f"{len(data.identifiers)} cases "
-        f"{'in memory' if data.in_memory else 'on disk'}, {trainer.num_epochs} epochs "
-        f"of {trainer.num_iterations_per_epoch} iterations, batches of "
-        f"{trainer.batch_size}, {device}, {torch.get_num_threads()} threads, {workers} "
-        f"loading processes; ready after {time.monotonic() - began:.2f} s",
-        flush=True,
-    )
-    run.finish(latest, fingerprint, checkpoint_minutes)
-    began = time.monotonic()
-    final = nnunet.save_model(
-        out_folder,
-        trainer.network.state_dict(),
-        plans_json,
-        dataset_json,
-        configuration,
-        trainer.inference_allowed_mirroring_axes,
-        storage,
-    )
-    _plot_progress(run.history, Path(out_folder, "progress.png"))
-    latest.unlink(missing_ok=True)
-    if lock is not None:
-        os.close(lock)
-    print(f"model written in {time.monotonic() - began:.2f} s", flush=True)
-    return final
+        run.finish(latest, fingerprint, checkpoint_minutes)
+        began = time.monotonic()
+        final = nnunet.save_model(
+            out_folder,
+            trainer.network.state_dict(),
+            plans_json,
+            dataset_json,
+            configuration,
+            trainer.inference_allowed_mirroring_axes,
+            storage,
+        )
+        _plot_progress(run.history, Path(out_folder, "progress.png"))
+        latest.unlink(missing_ok=True)
+        print(f"model written in {time.monotonic() - began:.2f} s", flush=True)
+        return final
 
 
-def _lock(folder: Path) -> int | None:
-    """Wait until no other training of this host writes to a folder.
+@contextmanager
+def _only_training_in(folder: Path) -> Iterator[None]:
+    """Wait until no other training of this host writes to a folder; keep others out.
 
-    One whose run was killed may still be about to leave its checkpoint there. Returns a
-    descriptor that keeps others out until it is closed, or the process ends; None where
-    folders cannot be locked (NFS).
+    One whose run was killed may still be about to leave its checkpoint there. Where
+    folders cannot be locked (NFS), nothing is waited for.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another training that writes to {folder}.", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
+        with suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"Waiting for another training in {folder}.", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
         os.close(lock)
-        return None
-    return lock
 
 
 def _suitable_workers(threads: int, device: torch.device) -> int:
