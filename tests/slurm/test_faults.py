@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workflow.conftest import SMALL, Checkout, processes, succeeded, wait_for
+from workflow.conftest import SMALL, Checkout, processes, succeeded, trainings, wait_for
 
 from .cluster import Cluster, job_environment, run
 from .conftest import MATRIX, ClusterCheckout, finish, matrix
@@ -136,7 +136,6 @@ def test_a_fine_tune_over_its_time_goes_on_while_slurm_is_away(
     cluster: Cluster, finished: Checkout, tmp_path: Path
 ) -> None:
     checkout = part_of(finished, tmp_path / "run", lost=1, models=True)
-    folder = str(checkout.folder)
     row = rows(finished)[0]
     target = f"results/models/finetuned/{row}/plans.json"
     process = checkout.start(
@@ -148,7 +147,7 @@ def test_a_fine_tune_over_its_time_goes_on_while_slurm_is_away(
         )
         wait_for(latest.exists, 120)
         # Held until its minute is over.
-        for pid in processes("finetune.py", folder):
+        for pid in trainings(checkout.folder):
             os.kill(pid, signal.SIGSTOP)
         assert not latest.with_name("checkpoint_final.pth").exists()
         cluster.kill_controller()

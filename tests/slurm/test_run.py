@@ -9,7 +9,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from workflow.conftest import SMALL, Checkout, kill, processes, wait_for
+from workflow.conftest import SMALL, Checkout, kill, processes, trainings, wait_for
 
 from .cluster import NODES, Cluster, Job, job_environment, run
 from .conftest import ClusterCheckout, finish, matrix
@@ -52,15 +52,23 @@ def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outco
 
     def held_finetune() -> int:
         """A fine-tune in the middle of its work, held there: it has a checkpoint."""
-        for pid in processes("finetune.py", str(folder)):
-            job = job_environment(pid).get("SLURM_JOB_ID", "0")
-            for task in (j.task for j in cluster.jobs(folder) if str(j.id) == job):
-                case = task.removeprefix("finetune_wildcards_")
-                model = checkout.path(f"results/models/finetuned/{case}/fold_all")
-                if (model / "checkpoint_latest.pth").exists():
+        jobs = {str(job.id): job.task for job in cluster.jobs(folder) if job.living}
+        held: dict[str, list[int]] = {}
+        for pid in trainings(folder):
+            held.setdefault(job_environment(pid).get("SLURM_JOB_ID", ""), []).append(
+                pid
+            )
+        for job, pids in held.items():
+            if not jobs.get(job, "").startswith("finetune_wildcards_"):
+                continue
+            case = jobs[job].removeprefix("finetune_wildcards_")
+            model = checkout.path(f"results/models/finetuned/{case}/fold_all")
+            if (model / "checkpoint_latest.pth").exists():
+                for pid in pids:
                     os.kill(pid, signal.SIGSTOP)
-                    if not (model / "checkpoint_final.pth").exists():
-                        return int(job)
+                if not (model / "checkpoint_final.pth").exists():
+                    return int(job)
+                for pid in pids:
                     os.kill(pid, signal.SIGCONT)
         return 0
 

@@ -117,6 +117,11 @@ def processes(*words: str) -> list[int]:
     return found
 
 
+def trainings(folder: Path) -> list[int]:
+    """The warm processes of a checkout, and their children, which train."""
+    return processes("casesim.warm_server", str(folder))
+
+
 def wait_for(condition: Any, seconds: float = 240) -> Any:
     """Poll until the condition holds; a test that waits in vain fails."""
     end = time.monotonic() + seconds
