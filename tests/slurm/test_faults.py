@@ -138,9 +138,7 @@ def test_a_fine_tune_over_its_time_goes_on_while_slurm_is_away(
     checkout = part_of(finished, tmp_path / "run", lost=1, models=True)
     row = rows(finished)[0]
     target = f"results/models/finetuned/{row}/plans.json"
-    process = checkout.start(
-        target, "--set-resources", "finetune:runtime=attempt", "finetune:mem_mb=9000"
-    )
+    process = checkout.start(target, "--set-resources", "finetune:runtime=attempt")
     try:
         latest = checkout.path(
             f"results/models/finetuned/{row}/fold_all/checkpoint_latest.pth"

@@ -113,6 +113,9 @@ def test_a_cell_that_fails_keeps_the_others_of_its_group(
     first, second = cluster.jobs(tmp_path)
     assert {first.state, second.state} == {"FAILED", "COMPLETED"}
     assert sorted([first.minutes, second.minutes]) == [2 + 10, 3 + 10]
+    # Snakemake does not say of a group how it has ended.
+    (bad,) = [job for job in (first, second) if job.state == "FAILED"]
+    assert f"{bad.id} FAILED {bad.task}" in failed.stdout
 
     checkout.path("mended").touch()
     succeeded(checkout.run(target, *halves))
