@@ -182,6 +182,17 @@ def test_slurm_jobs_number_their_gpus_apart(
             assert (first.name, second.name) == ("job7-gpu0", "job8-gpu0")
 
 
+def test_a_gpu_that_slurm_calls_by_another_name_is_used(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    with devices.reserve(0) as slot:
+        assert slot.gpu is None
+    monkeypatch.setenv("SLURM_STEP_GPUS", "2")
+    with devices.reserve(0) as slot:
+        assert slot.gpu == "2"
+
+
 def test_lock_file_that_was_deleted_is_no_lock(runtime: Path) -> None:
     path = runtime / "x.lock"
     holder = devices.try_lock(str(path))

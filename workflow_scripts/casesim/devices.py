@@ -140,14 +140,17 @@ def reserve(number: int, shared: bool = False) -> Slot:
     """Take a free device, waiting for one where necessary.
 
     `number` is the job's `gpu` resource: 0 takes a place on the CPU, as does any number
-    where no GPU is visible. More than one GPU is never used by one job.
+    where no GPU is visible. More than one GPU is never used by one job. A GPU that
+    SLURM has given to the job is used in any case: some sites have it asked for by
+    another name (`gres`).
 
     `shared` is for clients of the resident predictor, which itself serves one at a
     time: when no device is free, they may queue for one that other clients hold.
     Without it, the holder is alone.
     """
     folder = private_folder()
-    gpus = visible_gpus() if number > 0 else []
+    given = number > 0 or os.environ.get("SLURM_STEP_GPUS")
+    gpus = visible_gpus() if given else []
     told = False
     while True:
         for name, gpu in _slots(gpus):
