@@ -1,4 +1,4 @@
-"""What the cluster's profile costs: planning, and each submission (docs/slurm.md).
+"""What the cluster's profile costs: planning, and each submission (docs/scale.md).
 
 The jobs are stand-ins that only touch their outputs, so that all that is left is
 Snakemake's and SLURM's. As root, with no other cluster of these tests running:
