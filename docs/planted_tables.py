@@ -170,6 +170,7 @@ def verdict(results: Path) -> str:
     summary = json.loads((results / "pruning/summary.json").read_text())
     clustering = json.loads((results / "similarity/clustering.json").read_text())
     worst = summary["arms"]["worst_cluster"]["regions"]["mean"]["held_out"]
+    detectable = worst["detectable"]  # null where the training noise is unknown
     sentences = [
         clustering["statement"],
         *(
@@ -178,7 +179,7 @@ def verdict(results: Path) -> str:
             if "sentence" in content
         ),
         "Smallest change of worst_cluster that this design finds with 80 % power: "
-        f"{worst['detectable']:.3f}.",
+        + ("unknown." if detectable is None else f"{detectable:.3f}."),
     ]
     return "\n".join(f"> {line}\n>" for line in sentences).removesuffix("\n>")
 
