@@ -48,6 +48,8 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def interval(part: Mapping[str, Any]) -> str:
+    if part["interval_low"] is None:  # the training noise is unknown
+        return "unknown"
     return f"{part['interval_low']:+.3f} to {part['interval_high']:+.3f}"
 
 
