@@ -7,7 +7,7 @@ Things that Snakemake or the plugin would not tell or do:
 - Jobs of an earlier run that still work here, because their Snakemake was killed: it
   would submit their work once more.
 - Why a group has failed: it lost its node, its time, or was cancelled.
-- A controller that is away for longer than `sbatch` waits for it.
+- A controller that is away for longer than `sbatch` and the plugin wait for it.
 """
 
 import getpass
@@ -56,7 +56,7 @@ def onstart(workflow: Any) -> None:
     refused = dict(refusals(requests(workflow)))
     if refused:
         raise WorkflowError(describe_refusals(refused))
-    be_patient()
+    be_patient(Path(workflow.workdir_init, ".snakemake"))
     os.environ["CASESIM_RUN_STARTED"] = datetime.now().isoformat(timespec="seconds")
 
 
@@ -84,13 +84,32 @@ def onerror(workflow: Any) -> None:
         )
 
 
-def be_patient() -> None:
-    """Let submissions wait for a controller that does not answer (see bin/sbatch)."""
+def be_patient(snakemake_folder: Path) -> None:
+    """Let the run wait for a controller that does not answer.
+
+    The commands in `bin` are found before SLURM's own. `sbatch` tries again; `scontrol
+    show config` answers what it did at the start of the run, from which the plugin
+    concludes each time whether it may ask `squeue`: without an answer, it would ask
+    `sacct`, and on a cluster without accounting lose its jobs.
+    """
     folder = Path(__file__).with_name("bin")
-    found = shutil.which("sbatch")
-    if found is not None and Path(found).parent != folder:
-        os.environ["CASESIM_SBATCH"] = found
-        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    found = {name: shutil.which(name) for name in ("sbatch", "scontrol")}
+    if not all(path and Path(path).parent != folder for path in found.values()):
+        return
+    answer = subprocess.run(
+        ["scontrol", "show", "config"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if answer.returncode == 0:
+        remembered = snakemake_folder / "slurm_config.txt"
+        remembered.write_text(answer.stdout)
+        os.environ["CASESIM_SLURM_CONFIG"] = str(remembered.resolve())
+    for name, path in found.items():
+        os.environ[f"CASESIM_{name.upper()}"] = str(path)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 def jobs_of(listing: str, folder: str) -> list[QueuedJob]:

@@ -118,3 +118,40 @@ def test_sbatch_waits_for_the_controller_alone(
     assert len((tmp_path / "calls").read_text().splitlines()) == calls
     assert result.stdout == ("77\n" if status == 0 else "")
     assert ("warned" if status == 0 else why) in result.stderr
+
+
+def test_the_configuration_is_known_while_the_controller_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    for name, script in (
+        ("sbatch", "exit 0"),
+        (
+            "scontrol",
+            f'[ -e {tmp_path}/away ] && exit 1\necho "MinJobAge = 300 sec $@"',
+        ),
+    ):
+        (real / name).write_text(f"#!/bin/sh\n{script}\n")
+        (real / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{real}:/usr/bin:/bin")
+    for name in ("CASESIM_SBATCH", "CASESIM_SCONTROL", "CASESIM_SLURM_CONFIG"):
+        monkeypatch.setenv(name, "")
+
+    def scontrol(*arguments: str) -> str:
+        # By a shell, which finds it as the plugin does.
+        command = " ".join(("scontrol", *arguments))
+        return subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, check=False
+        ).stdout
+
+    HOOK["be_patient"](tmp_path)
+    (tmp_path / "away").touch()
+    assert scontrol("show", "config") == "MinJobAge = 300 sec show config\n"
+    assert scontrol("show", "nodes") == ""
+    (tmp_path / "away").unlink()
+    assert scontrol("show", "nodes") == "MinJobAge = 300 sec show nodes\n"
+    # Once is enough: a second start of the hooks finds its own commands.
+    path = os.environ["PATH"]
+    HOOK["be_patient"](tmp_path)
+    assert os.environ["PATH"] == path

@@ -17,6 +17,8 @@ from .watch import Seen, Watch, left_over
 
 CASES = 8
 POOL = 6
+# Refits are submitted as fine-tunes are.
+CONFIG = {**SMALL, "stability": {"refits": 0}}
 
 
 class Outcome:
@@ -39,7 +41,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    checkout = ClusterCheckout(tmp_path_factory.mktemp("cluster_run"), SMALL)
+    checkout = ClusterCheckout(tmp_path_factory.mktemp("cluster_run"), CONFIG)
     folder = checkout.folder
     result = Outcome(checkout, cancelled=0)
 
