@@ -132,10 +132,7 @@ def prepare(setting: Setting, size: common.Size) -> None:
 
     case = common.prepare_cases(setting, size)[0]
     if size is common.SIZES["demo"]:
-        plans = nnunet.read_json(setting.plans)
-        batch_size = settings("config")["nnunet"]["batch_size"]
-        plans["configurations"][common.CONFIGURATION]["batch_size"] = batch_size
-        nnunet.write_json(setting.plans, plans)
+        common.use_batches_of_the_demo(setting)
     image, label_map, _ = nnunet.read_case(setting.images(case), setting.label(case))
     for copy, stem in enumerate(setting.stems):
         nnunet.preprocess_arrays(

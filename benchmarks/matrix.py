@@ -126,6 +126,7 @@ def prepare(setting: common.Setting, models: int, cases: int) -> tuple[list[str]
     (setting.work / "results/cohort.tsv").touch()
     demo = common.SIZES["demo"]
     names = common.prepare_cases(setting, common.Size(cases, demo.shape, demo.spacing))
+    common.use_batches_of_the_demo(setting)
     stems = common.preprocess(setting, names)
     base = common.train(setting, "base", stems, BASE_ITERATIONS)
     train = names[:models]

@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
@@ -190,6 +192,17 @@ def train(
         start_from=start_from,
     )
     return setting.checkpoint(name)
+
+
+def use_batches_of_the_demo(setting: Setting) -> None:
+    """Plan the batch size of config/config.yaml, which is for a CPU."""
+    from casesim import nnunet
+
+    demo = yaml.safe_load((ROOT / "config/config.yaml").read_text("utf-8"))
+    plans = nnunet.read_json(setting.plans)
+    configuration = plans["configurations"][CONFIGURATION]
+    configuration["batch_size"] = demo["nnunet"]["batch_size"]
+    nnunet.write_json(setting.plans, plans)
 
 
 def set_stages(setting: Setting, number: int) -> None:
