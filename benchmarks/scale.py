@@ -11,7 +11,6 @@ what Snakemake and starting a client cost.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks import setting as common
+from benchmarks.gpu_hours import pretend_decathlon
 
 DATA = "data/Task01_BrainTumour"
 SIZES = ["50x100", "100x100", "200x200", "100x484"]
@@ -62,28 +62,10 @@ class Run:
     output: str
 
 
-def make_data_set(folder: Path, cases: int) -> None:
-    """A data set of empty files, as the Decathlon lays them out."""
-    names = [f"BRATS_{i:03d}" for i in range(1, cases + 1)]
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-        for name in names:
-            (folder / part / f"{name}.nii.gz").touch()
-    description = {
-        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-        "labels": {"0": "background", "1": "edema", "2": "core", "3": "enhancing"},
-        "training": [
-            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
-            for name in names
-        ],
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-
-
 def make_checkout(folder: Path, rows: int, columns: int) -> None:
     """A checkout of the workflow with the paper's config, and empty cases."""
     common.copy_workflow(folder)
-    make_data_set(folder / DATA, columns)
+    pretend_decathlon(folder / DATA, columns)
     cohort = {"pool": columns, "train_cases": rows, "held_out": 0}
     # Whatever the size, two cases may be removed.
     config = {"cohort": cohort, "clusters": {"max_removed_share": 0.5}}
