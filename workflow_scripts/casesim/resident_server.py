@@ -10,6 +10,7 @@ SIGTERM.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import queue
@@ -290,6 +291,10 @@ class NnunetPredictor:
         gc.collect()
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
+        # glibc only, which keeps it otherwise (`background.KEEP_FREED_MEMORY`).
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def predict_once(directory: str, arguments: list[str], device: str) -> str:
