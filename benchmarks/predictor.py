@@ -6,10 +6,11 @@
 Both sides run in this process, in turns, from a preprocessed case in memory to its
 logits: `predictor.predict_logits`, and `predict_logits_from_preprocessed_data` of
 `nnUNetPredictor`, with mirroring and half-tile steps. The process has the memory
-settings of the resident predictor (`background.KEEP_FREED_MEMORY`), for both. The weights are those of a start,
-which take as long as trained ones. `demo` is a case of the embedded cohort; `real` has
-the patch and extent of brain-tumour patients (and 8 stages, more than nnU-Net plans),
-of which a CPU gets the middle slices only (`--slices`): each slice costs the same.
+settings of the resident predictor (`background.KEEP_FREED_MEMORY`), for both. The
+weights are those of a start, which take as long as trained ones. `demo` is a case of
+the embedded cohort; `real` has the patch and extent of brain-tumour patients (and 8
+stages, more than nnU-Net plans), of which a CPU gets the middle slices only
+(`--slices`): each slice costs the same.
 """
 
 import argparse

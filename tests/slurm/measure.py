@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.gpu_hours import pretend_decathlon
 from workflow.conftest import Checkout, succeeded
 from workflow.test_batches import CLIENT, DATA, SCRIPT
-from workflow.test_dry_run import msd_folder
 
 from .cluster import Cluster, why_not
 from .conftest import ClusterCheckout
@@ -28,7 +28,7 @@ REPEATS = 3
 
 def stand_in(folder: Path, rows: int, columns: int) -> ClusterCheckout:
     checkout = ClusterCheckout(folder, config(columns, rows))
-    msd_folder(folder / DATA, columns)
+    pretend_decathlon(folder / DATA, columns)
     for script in checkout.path("workflow_scripts").glob("*.py"):
         script.write_text(CLIENT if script.name == "predict.py" else SCRIPT)
     return checkout

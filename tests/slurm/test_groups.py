@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.gpu_hours import pretend_decathlon
 from workflow.conftest import ROOT, Checkout, succeeded
 from workflow.test_batches import CLIENT, DATA, SCRIPT
-from workflow.test_dry_run import job_counts, msd_folder
+from workflow.test_dry_run import job_counts
 
 from .cluster import Cluster
 from .conftest import ClusterCheckout
@@ -50,7 +51,7 @@ def groups(output: str) -> dict[str, Counter[str]]:
 @pytest.mark.parametrize(("pool", "rows"), [(100, 50), (484, 3)])
 def test_cells_in_submissions(tmp_path: Path, pool: int, rows: int) -> None:
     checkout = ClusterCheckout(tmp_path, config(pool, rows))
-    msd_folder(tmp_path / DATA, pool)
+    pretend_decathlon(tmp_path / DATA, pool)
     output = succeeded(checkout.run("matrix", "-n"))
     assert job_counts(output)["predict"] == rows * pool
     found = groups(output)
@@ -70,13 +71,13 @@ def test_cells_in_submissions(tmp_path: Path, pool: int, rows: int) -> None:
 
 def test_a_local_run_has_no_groups(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, config(6, 5))
-    msd_folder(tmp_path / DATA, 6)
+    pretend_decathlon(tmp_path / DATA, 6)
     assert groups(succeeded(checkout.run("matrix", "-n"))) == {}
 
 
 def test_more_than_200_cells_in_a_group_are_refused(tmp_path: Path) -> None:
     checkout = ClusterCheckout(tmp_path, config(6, 5))
-    msd_folder(tmp_path / DATA, 6)
+    pretend_decathlon(tmp_path / DATA, 6)
     result = checkout.run("matrix", "-n", "--set-scatter", "cells=201")
     assert result.returncode != 0
     assert "201 is too many" in result.stdout
@@ -95,7 +96,7 @@ def test_a_cell_that_fails_keeps_the_others_of_its_group(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     checkout = ClusterCheckout(tmp_path, config(5, 4))
-    msd_folder(tmp_path / DATA, 5)
+    pretend_decathlon(tmp_path / DATA, 5)
     for script in checkout.path("workflow_scripts").glob("*.py"):
         if script.name == "predict.py":
             script.write_text(BROKEN + CLIENT)

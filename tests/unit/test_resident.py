@@ -198,6 +198,18 @@ def test_only_the_user_can_reach_the_server(host: Host) -> None:
     assert len(bytes(path)) < 100
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_server_keeps_freed_memory_unless_the_user_says_otherwise(
+    host: Host,
+) -> None:
+    host.environment["MALLOC_TRIM_THRESHOLD_"] = "131072"
+    host.run()
+    text = Path(f"/proc/{host.served_by()}/environ").read_bytes().decode()
+    environment = dict(line.split("=", 1) for line in text.split("\0")[:-1])
+    expected = background.KEEP_FREED_MEMORY | {"MALLOC_TRIM_THRESHOLD_": "131072"}
+    assert expected.items() <= environment.items()
+
+
 def test_results_get_the_modes_that_other_files_get(host: Host) -> None:
     host.run()
     (host.folder / "other").touch()

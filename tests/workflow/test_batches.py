@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu_hours import pretend_decathlon
+
 from .conftest import Checkout, succeeded
-from .test_dry_run import job_counts, msd_folder
+from .test_dry_run import job_counts
 
 DATA = "data/Task01_BrainTumour"
 COLUMNS = 6
@@ -50,7 +52,7 @@ for name in ("--prediction", "--score"):
 def checkout(tmp_path: Path) -> Checkout:
     """The real rules, on empty files, with scripts that only touch their outputs."""
     checkout = Checkout(tmp_path, CONFIG)
-    msd_folder(tmp_path / DATA, COLUMNS)
+    pretend_decathlon(tmp_path / DATA, COLUMNS)
     for script in checkout.path("workflow_scripts").glob("*.py"):
         script.write_text(CLIENT if script.name == "predict.py" else SCRIPT)
     return checkout

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu_hours import pretend_decathlon
+
 from .conftest import ROOT, Checkout, succeeded
 
 
@@ -18,38 +20,9 @@ def job_counts(output: str) -> dict[str, int]:
     }
 
 
-def msd_folder(folder: Path, cases: int) -> None:
-    """A data set as MSD lays it out, in which every file is empty."""
-    names = [f"BRATS_{i:03d}" for i in range(1, cases + 1)]
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-        for name in names:
-            (folder / part / f"{name}.nii.gz").touch()
-    (folder / "dataset.json").write_text(
-        json.dumps(
-            {
-                "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-                "labels": {
-                    "0": "background",
-                    "1": "edema",
-                    "2": "non-enhancing tumor",
-                    "3": "enhancing tumour",
-                },
-                "training": [
-                    {
-                        "image": f"./imagesTr/{name}.nii.gz",
-                        "label": f"./labelsTr/{name}.nii.gz",
-                    }
-                    for name in names
-                ],
-            }
-        )
-    )
-
-
 def test_the_paper_s_experiment(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
-    msd_folder(tmp_path / "data/Task01_BrainTumour", 100)
+    pretend_decathlon(tmp_path / "data/Task01_BrainTumour", 100)
     output = succeeded(
         checkout.run("-n", "--quiet", "rules", "--configfile", "config/paper.yaml")
     )
@@ -85,7 +58,7 @@ def test_the_demo(tmp_path: Path) -> None:
 
 def test_what_we_recommend(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
-    msd_folder(tmp_path / "data/Task01_BrainTumour", 484)
+    pretend_decathlon(tmp_path / "data/Task01_BrainTumour", 484)
     # To the last training at full scale; the 36,000 cells after it take a minute.
     options = ("-n", "--quiet", "rules", "--configfile", "config/rigorous.yaml")
     counts = job_counts(succeeded(checkout.run("models", *options)))
