@@ -1240,6 +1240,10 @@ def _name_points(axes: Axes, notable: pd.DataFrame, every: pd.DataFrame) -> None
         (0, -8, "center", "top"),
         (8, 12, "left", "bottom"),
         (-8, -12, "right", "top"),
+        (8, -12, "left", "top"),
+        (-8, 12, "right", "bottom"),
+        (0, 20, "center", "bottom"),
+        (0, -20, "center", "top"),
     )
     for case, x, y in notable[["case", "recipient_effect", "donor_effect"]].itertuples(
         index=False
