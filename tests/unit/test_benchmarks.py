@@ -82,6 +82,12 @@ def test_sizes_of_many_models() -> None:
     assert "| weights only (`storage: float32`) | 200 | 10.0 | 96.8 |" in table
 
 
+def test_agreement_counts_what_is_within_the_tolerance() -> None:
+    table = storage.report_agreement(storage.Agreement([0, 5e-4, 2e-3], [1e-3, 0]))
+    assert "| single labels | 3 | 5.0e-04 | 2.0e-03 | 2 |" in table
+    assert "| cells (mean of labels) | 2 | 5.0e-04 | 1.0e-03 | 2 |" in table
+
+
 def test_files_are_counted_by_part(tmp_path: Path) -> None:
     (tmp_path / "results/scores/a").mkdir(parents=True)
     (tmp_path / "results/scores/a/b.json").write_text("1234")
