@@ -3,11 +3,12 @@
     python -m benchmarks.storage [--models N] [--cases N] [--threads N]
         [--output docs/benchmarks/storage.md]
 
-Fine-tuned models of the embedded cohort, trained as config/config.yaml says, are stored
-twice, with `training.storage` float32 and float16, and segment the same cases. Their
-labels are small: one voxel more or less can change a Dice value by more than 1e-3. The
-sizes are those of checkpoints of the network that nnU-Net plans for brain tumours at
-their own resolution, with random weights: size does not depend on their values.
+Fine-tuned models of the embedded cohort, of as many iterations as the demo's, are
+stored twice, with `training.storage` float32 and float16, and segment the same cases.
+Their labels are small: one voxel more or less can change a Dice value by more than
+1e-3. The sizes are those of checkpoints of the network that nnU-Net plans for brain
+tumours at their own resolution, with random weights: size does not depend on their
+values.
 """
 
 import argparse
