@@ -11,7 +11,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workflow.conftest import SMALL, Checkout, processes, succeeded, trainings, wait_for
+from workflow.conftest import (
+    SMALL,
+    Checkout,
+    processes,
+    send,
+    succeeded,
+    trainings,
+    wait_for,
+)
 
 from .cluster import Cluster, job_environment, run
 from .conftest import MATRIX, ClusterCheckout, finish, matrix
@@ -55,6 +63,24 @@ def done_twice(checkout: Checkout, before: dict[str, int]) -> list[str]:
     return [path for path, written in before.items() if now.get(path) != written]
 
 
+def hold(cluster: Cluster, checkout: Checkout) -> list[int]:
+    """Stop the processes of all living jobs, which then cannot end by themselves.
+
+    None are returned while a job is about to begin or to end: call again.
+    """
+    living = [job for job in cluster.jobs(checkout.folder) if job.living]
+    jobs = {str(job.id) for job in living}
+    stopped = left_over(jobs)
+    send(signal.SIGSTOP, stopped)
+    # Only one that was not stopped yet can have started another one.
+    settled = (
+        all(job.state == "RUNNING" for job in living)
+        and {job_environment(pid).get("SLURM_JOB_ID") for pid in stopped} == jobs
+        and left_over(jobs) == stopped
+    )
+    return stopped if settled else []
+
+
 def leave_nothing(cluster: Cluster, checkout: Checkout) -> None:
     jobs = {str(job.id) for job in cluster.jobs(checkout.folder)}
     wait_for(lambda: not left_over(jobs), 30)
@@ -72,9 +98,14 @@ def test_a_node_that_fails_under_a_group(
         group = next(j for j in cluster.jobs(checkout.folder) if j.state == "RUNNING")
         node = group.node
         # Its processes are held, so that the group cannot end before SLURM misses it.
-        for pid in processes("--serve", str(checkout.folder)):
-            if job_environment(pid).get("SLURM_JOB_ID") == str(group.id):
-                os.kill(pid, signal.SIGSTOP)
+        send(
+            signal.SIGSTOP,
+            (
+                pid
+                for pid in processes("--serve", str(checkout.folder))
+                if job_environment(pid).get("SLURM_JOB_ID") == str(group.id)
+            ),
+        )
         cluster.kill_node(node)
         status = finish(process, 200)
     finally:
@@ -110,6 +141,7 @@ def test_snakemake_killed_while_its_jobs_run(
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    held = wait_for(lambda: hold(cluster, checkout), 60)
     living = running("")
     assert living
 
@@ -121,6 +153,7 @@ def test_snakemake_killed_while_its_jobs_run(
     assert running("") == living
 
     run("scancel", *living)
+    send(signal.SIGCONT, held)
     wait_for(lambda: not running(""), 30)
     kept = cells(checkout)
     number = len(cluster.jobs(checkout.folder))
@@ -145,8 +178,7 @@ def test_a_fine_tune_over_its_time_goes_on_while_slurm_is_away(
         )
         wait_for(latest.exists, 120)
         # Held until its minute is over.
-        for pid in trainings(checkout.folder):
-            os.kill(pid, signal.SIGSTOP)
+        send(signal.SIGSTOP, trainings(checkout.folder))
         assert not latest.with_name("checkpoint_final.pth").exists()
         cluster.kill_controller()
         with pytest.raises(AssertionError):

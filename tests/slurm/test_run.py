@@ -1,7 +1,6 @@
 """The whole workflow on two nodes, with a fine-tune and a predictor that are killed."""
 
 import itertools
-import os
 import re
 import signal
 from collections import Counter
@@ -9,7 +8,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from workflow.conftest import SMALL, Checkout, kill, processes, trainings, wait_for
+from workflow.conftest import SMALL, Checkout, processes, send, trainings, wait_for
 
 from .cluster import NODES, Cluster, Job, job_environment, run
 from .conftest import ClusterCheckout, finish, matrix
@@ -59,12 +58,10 @@ def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outco
             case = jobs[job].removeprefix("finetune_wildcards_")
             model = checkout.path(f"results/models/finetuned/{case}/fold_all")
             if (model / "checkpoint_latest.pth").exists():
-                for pid in pids:
-                    os.kill(pid, signal.SIGSTOP)
+                send(signal.SIGSTOP, pids)
                 if not (model / "checkpoint_final.pth").exists():
                     return int(job)
-                for pid in pids:
-                    os.kill(pid, signal.SIGCONT)
+                send(signal.SIGCONT, pids)
         return 0
 
     with Watch(folder) as watch:
@@ -75,7 +72,8 @@ def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outco
             # A predictor is shot when its first cell is there.
             cells = checkout.path("results/scores/finetuned")
             wait_for(lambda: any(cells.glob("*/*.json")), 300)
-            kill(*wait_for(lambda: processes("--serve", str(folder)), 300)[:1])
+            predictors = wait_for(lambda: processes("--serve", str(folder)), 300)
+            send(signal.SIGKILL, predictors[:1])
         finally:
             result.status = finish(process, 500)
     result.seen = watch.seen

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,8 @@ def wait_for(condition: Any, seconds: float = 240) -> Any:
     raise AssertionError("waited in vain")
 
 
-def kill(*pids: int) -> None:
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """Send a signal to those of the processes that have not ended."""
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

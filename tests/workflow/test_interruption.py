@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from .conftest import SMALL, Checkout, kill, processes, succeeded, wait_for
+from .conftest import SMALL, Checkout, processes, send, succeeded, trainings, wait_for
 
 MATRIX = "results/similarity/matrix.tsv"
 
@@ -31,17 +31,27 @@ def test_kill_of_a_fine_tune_and_of_snakemake(
 ) -> None:
     running = half_done.start(MATRIX)
 
-    def first_checkpoint() -> list[Path]:
+    def checkpoints() -> list[Path]:
         folder = half_done.path("results/models/finetuned")
         return list(folder.glob("*/fold_all/checkpoint_latest.pth"))
 
+    def held() -> Path | None:
+        """A checkpoint of a fine-tune that is not at its end, and held there."""
+        for checkpoint in checkpoints():
+            send(signal.SIGSTOP, trainings(half_done.folder))
+            if not checkpoint.with_name("checkpoint_final.pth").exists():
+                return checkpoint
+            send(signal.SIGCONT, trainings(half_done.folder))
+        return None
+
     try:
-        checkpoint = wait_for(first_checkpoint)[0]
-        kill(*processes("finetune.py", str(half_done.folder)))
+        checkpoint = wait_for(held)
+        send(signal.SIGKILL, processes("finetune.py", str(half_done.folder)))
+        send(signal.SIGCONT, trainings(half_done.folder))
         # Snakemake goes on with the other models; it is killed with the next one.
-        wait_for(lambda: [p for p in first_checkpoint() if p != checkpoint])
+        wait_for(lambda: [p for p in checkpoints() if p != checkpoint])
         os.killpg(running.pid, signal.SIGKILL)
-        kill(*processes("finetune.py", str(half_done.folder)))
+        send(signal.SIGKILL, processes("finetune.py", str(half_done.folder)))
     finally:
         running.wait()
     assert checkpoint.exists()

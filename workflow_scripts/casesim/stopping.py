@@ -16,8 +16,10 @@ class Stop:
     usual.
 
     Signals within five seconds of the first count as one with it: they come from
-    several senders. `signal` is the number, 0 before; `react` is called with it, in the
-    handler. A signal that was ignored stays ignored.
+    several senders. That holds after the `with` block as well, if it was left because
+    of the first: a process that is about to end with its status must not be ended by
+    the second instead. `signal` is the number, 0 before; `react` is called with it, in
+    the handler. A signal that was ignored stays ignored.
     """
 
     def __init__(self, react: Callable[[int], None] | None = None) -> None:
@@ -28,8 +30,9 @@ class Stop:
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if not self.signal:
-            self.signal = number
+            # In this order: the next signal may come between any two of these lines.
             self._at = time.monotonic()
+            self.signal = number
             if self._react is not None:
                 self._react(number)
         elif time.monotonic() - self._at > _SECONDS_OF_ONE_SIGNAL:
@@ -43,7 +46,8 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        if not self.signal:
+            self._restore()
 
     def _restore(self) -> None:
         while self._before:
