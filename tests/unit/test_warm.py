@@ -94,11 +94,18 @@ sys.exit(warm_server.main(sys.argv[1:]))
 """
 
 CLIENT = f"""
-import json, sys
+import atexit, json, os, signal, sys
 sys.path.insert(0, {str(SCRIPTS)!r})
 from casesim import jobs, warm
 from casesim.files import logged
 
+def late():
+    '''Like a signal that comes when Python has taken back its handlers.'''
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+if "LATE_SIGNAL" in os.environ:
+    atexit.register(late)
 log, command, name, values = sys.argv[1:]
 if not command:
     jobs.JOBS = {{"here": lambda **values: print("here", values)}}
@@ -272,6 +279,20 @@ def test_stopped_job_leaves_its_checkpoint(
     assert (host.folder / "checkpoint").read_text() == str(int(number))
     assert not is_alive(child)
     assert "Traceback" not in host.log()
+
+
+@pytest.mark.parametrize(("told", "status"), [(True, 143), (False, -15)])
+def test_status_of_a_stopped_job_outlives_late_signals(
+    host: Host, told: bool, status: int
+) -> None:
+    host.environment["LATE_SIGNAL"] = "1"
+    job = host.start("hold")
+    host.begun()
+    if told:
+        job.terminate()
+    else:
+        (host.folder / "go").touch()
+    assert job.wait(SECONDS) == status
 
 
 def test_interrupt_at_the_terminal_leaves_the_warm_process_to_its_owner(

@@ -43,7 +43,8 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
     `values` are text, numbers, lists and dictionaries. `command` starts the warm
     process. Returns when the job has succeeded. When it has failed, raises SystemExit
     with its status (its messages are in the log by then); `UserError` when it was
-    killed, or the warm process was.
+    killed, or the warm process was. SIGTERM and SIGINT are passed on, and blocked when
+    the job has ended by them: this process is about to end, too.
     """
     text = json.dumps(values)
     if os.environ.get("CASESIM_RESIDENT") == "0" or sys.platform != "linux":
@@ -72,6 +73,10 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         answer = background.receive(connection)
+        if stop.signal:
+            # The end of Python's handlers comes before that of the process, which the
+            # same signal from another sender would then give another status.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     if answer is None:
         if stop.signal:
             sys.exit(128 + stop.signal)
