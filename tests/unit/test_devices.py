@@ -1,10 +1,8 @@
 """Who computes where: locks on devices, and the folder that they are in."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +13,17 @@ import pytest
 from casesim import devices, resident
 from casesim.errors import UserError
 
+from .hosts import short_folder
+
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private folder of this test's own, whose path is short enough for sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield folder
 
 
 def test_private_folder_is_for_the_user_alone(runtime: Path) -> None:

@@ -12,10 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -32,8 +31,10 @@ from casesim import (
 )
 from casesim.errors import UserError
 
+from . import hosts
+from .hosts import SECONDS, is_alive, wait_until
+
 SCRIPTS = Path(resident.__file__).parents[1]
-SECONDS = 60.0
 
 # What the fake predictor does is said by the model's name; "hold" waits for a file.
 PROGRAM = f"""
@@ -86,34 +87,15 @@ sys.exit(resident.main(__file__, sys.argv[1:]))
 """
 
 
-def wait_until(happens: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """The first true value of `happens`; fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (value := happens()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-    return value
-
-
-def is_alive(pid: int) -> bool:
-    return background.process_information(pid) is not None
-
-
-class Host:
-    """A working directory, a folder for sockets, and clients that run there."""
+class Host(hosts.Host):
+    """One with clients of a predictor that computes nothing."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.sockets = folder / "casesim"
+        super().__init__(folder)
+        self.environment["OMP_NUM_THREADS"] = "1"
         self.program = folder / "predict.py"
         self.program.write_text(PROGRAM.format(folder=str(folder)))
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
-        } | {"XDG_RUNTIME_DIR": str(folder), "OMP_NUM_THREADS": "1"}
         self.gpu = "0"
-        self.clients: list[subprocess.Popen[str]] = []
 
     def pretend_to_have_a_gpu(self) -> None:
         """One device, for which clients queue; on the CPU each gets a place."""
@@ -132,16 +114,13 @@ class Host:
         ]
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        client = subprocess.Popen(
+        return self.begin(
             self.command(*arguments),
-            cwd=self.folder,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.clients.append(client)
-        return client
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         client = self.start(*arguments, **environment)
@@ -161,24 +140,15 @@ class Host:
         notes = [note.split(" ", 1) for note in self.notes()]
         return [int(pid) for pid, note in notes if note == text]
 
-    def close(self) -> None:
-        for client in self.clients:
-            client.kill()
-            client.communicate()
-        for pid in {int(note.split()[0]) for note in self.notes()}:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder)
+    def servers(self) -> set[int]:
+        return super().servers() | {int(note.split()[0]) for note in self.notes()}
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    # The path of a socket is at most about 100 bytes long: not under pytest's folder.
-    folder = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    host = Host(folder)
-    yield host
-    host.close()
+    with hosts.short_folder() as folder, closing(Host(folder)) as host:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield host
 
 
 def test_second_client_uses_the_first_ones_server(host: Host) -> None:
@@ -862,19 +832,13 @@ class RealHost(Host):
 @pytest.fixture(scope="module")
 def real() -> Iterator[RealHost]:
     pytest.importorskip("nnunetv2")
-    folder = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-    host = RealHost(folder)
-    yield host
-    pids = set(servers(host))
-    host.close()
+    with hosts.short_folder() as folder:
+        host = RealHost(folder)
+        yield host
+        pids = host.servers()
     # Its folder gone, the server has lost its socket.
     wait_until(lambda: not any(is_alive(pid) for pid in pids), 15)
-
-
-def servers(host: Host) -> list[int]:
-    """The processes that serve, according to the first lines of their logs."""
-    lines = [log.read_text().split() for log in host.sockets.glob("*.log")]
-    return [int(words[1].rstrip(":")) for words in lines]
+    host.close()
 
 
 class TestRealNetwork:
@@ -896,7 +860,7 @@ class TestRealNetwork:
             same = (model, case) == ("two", "b")
             assert (score == expected_score) is same
             assert bool((labels == expected).all()) is same
-        assert len(servers(real)) == 1
+        assert len(real.servers()) == 1
 
     def test_options_reach_the_network(self, real: RealHost) -> None:
         real.run("one", "a")
@@ -908,7 +872,7 @@ class TestRealNetwork:
     def test_damaged_checkpoint_fails_its_job_alone(self, real: RealHost) -> None:
         checkpoint = real.folder / "two/fold_all/checkpoint_final.pth"
         good = checkpoint.read_bytes()
-        before = servers(real)
+        before = real.servers()
         checkpoint.write_bytes(good[: len(good) // 2])
         status, _, err = real.run("two", "a")
         assert status == 1
@@ -918,7 +882,7 @@ class TestRealNetwork:
         assert real.run("one", "a")[0] == 0
         checkpoint.write_bytes(good)
         assert real.run("two", "a")[0] == 0
-        assert servers(real) == before
+        assert real.servers() == before
 
     def test_retrained_model_is_loaded_anew(self, real: RealHost) -> None:
         real.run("one", "a")
@@ -946,7 +910,7 @@ class TestRealNetwork:
         file.unlink()
         if how == "damaged":
             file.write_bytes(b"no such format")
-        before = servers(real)
+        before = real.servers()
         status, _, err = real.run("one", "a")
         file.write_bytes(content)
         assert status == 1
@@ -955,4 +919,4 @@ class TestRealNetwork:
         assert "Traceback" not in err
         assert not list(real.folder.glob(".tmp-*"))
         assert real.run("one", "a")[0] == 0
-        assert servers(real) == before
+        assert real.servers() == before

@@ -7,12 +7,10 @@ network.
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -24,8 +22,9 @@ import pytest
 
 from casesim import background, background_server, jobs, stopping, warm
 
+from . import hosts
 from .conftest import TinyCohort
-from .test_resident import SECONDS, is_alive, wait_until
+from .hosts import SECONDS, is_alive, wait_until
 
 SCRIPTS = Path(warm.__file__).parents[1]
 
@@ -114,22 +113,15 @@ with logged(log):
 """
 
 
-class Host:
-    """A working directory, a folder for sockets, and jobs that run there."""
+class Host(hosts.Host):
+    """One with jobs that need the warm process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.sockets = folder / "casesim"
+        super().__init__(folder)
         self.server = folder / "server.py"
         self.server.write_text(SERVER.format(folder=str(folder)))
         (folder / "job.py").write_text(CLIENT)
         self.command = json.dumps([sys.executable, str(self.server)])
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "CASESIM_RESIDENT")
-        } | {"XDG_RUNTIME_DIR": str(folder)}
-        self.jobs: list[subprocess.Popen[bytes]] = []
 
     def arguments(self, log: str, name: str, **values: Any) -> list[str]:
         job = str(self.folder / "job.py")
@@ -138,14 +130,8 @@ class Host:
     def start(
         self, name: str, log: str = "log", own_group: bool = False, **values: Any
     ) -> subprocess.Popen[bytes]:
-        job = subprocess.Popen(
-            self.arguments(log, name, **values),
-            cwd=self.folder,
-            env=self.environment,
-            start_new_session=own_group,
-        )
-        self.jobs.append(job)
-        return job
+        command = self.arguments(log, name, **values)
+        return self.begin(command, start_new_session=own_group)
 
     def run(self, name: str, log: str = "log", **values: Any) -> tuple[int, str]:
         """The exit status of a job, and its log."""
@@ -166,30 +152,12 @@ class Host:
         """Wait for a job to begin."""
         return wait_until(lambda: self.notes(name)[number - 1 :])[0]
 
-    def servers(self) -> set[int]:
-        """The ids of the warm processes, from their logs."""
-        logs = [path.read_text() for path in self.sockets.glob("warm-*.log")]
-        said = [re.match(r"Process (\d+): ", log) for log in logs]
-        return {int(found[1]) for found in said if found}
-
-    def close(self) -> None:
-        for job in self.jobs:
-            job.kill()
-            job.wait()
-        for pid in self.servers():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder)
-
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    # The path of a socket is at most about 100 bytes long: not under pytest's folder.
-    folder = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    host = Host(folder)
-    yield host
-    host.close()
+    with hosts.short_folder() as folder, closing(Host(folder)) as host:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield host
 
 
 def test_jobs_are_children_of_one_process(host: Host) -> None:
@@ -601,11 +569,9 @@ def test_later_signal_acts_as_usual(
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Host]:
-    folder = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
-    host = Host(folder)
-    host.command = json.dumps(warm.COMMAND)
-    yield host
-    host.close()
+    with hosts.short_folder() as folder, closing(Host(folder)) as host:
+        host.command = json.dumps(warm.COMMAND)
+        yield host
 
 
 def training(cohort: TinyCohort, model: str, **changes: Any) -> dict[str, Any]:

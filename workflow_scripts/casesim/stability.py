@@ -241,12 +241,9 @@ def stability(
     matrix: pd.DataFrame,
     clusters: pd.DataFrame,
     refits: pd.DataFrame | None = None,
-    metric: str = "euclidean",
-    number: Any = "auto",
-    min_size: int = 2,
-    max_removed_share: float = 0.3,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    **clustered: Any,
 ) -> Stability:
     """How often each train case is in the worst cluster, and how well refits agree.
 
@@ -254,8 +251,9 @@ def stability(
         matrix: (train cases, pool cases), Dice.
         clusters: from `clustering.cluster` with the same matrix.
         refits: rows of the cases that were fine-tuned twice; None for none.
-        metric, number, min_size, max_removed_share, resamples, seed: as in
-            `worst_shares`.
+        resamples, seed: as in `worst_shares`.
+        clustered: how the cases were clustered, as in `worst_shares`: `metric`,
+            `number`, `min_size`, `max_removed_share`.
 
     Returns:
         table: `case, cluster, worst, row_mean, refit_row_mean, worst_share`, the most
@@ -266,16 +264,7 @@ def stability(
     again = pd.Series(dtype=float)
     if refits is not None:
         again = clustering.row_statistics(refits)["row_mean"]
-    shares = worst_shares(
-        matrix,
-        refits,
-        metric,
-        number,
-        min_size,
-        max_removed_share,
-        resamples,
-        seed,
-    )
+    shares = worst_shares(matrix, refits, resamples=resamples, seed=seed, **clustered)
     table = pd.DataFrame(
         {
             "case": matrix.index,
