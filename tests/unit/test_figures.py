@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -561,6 +562,32 @@ def test_effects_scatter_names_what_stands_out(tmp_path: Path) -> None:
     notable = effects.loc[effects["word"] != clustering.FINE, "case"]
     assert named == set(notable) == {"case_001", "case_007", "case_009", "case_020"}
     assert_apart(list(axes.texts))
+    assert figure.texts == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "accused", "all_listed"),
+    [("case_", 12, True), ("case_", 45, True), ("BraTS-GLI-00000-", 45, False)],
+)
+def test_effects_scatter_lists_the_names_of_a_crowd(
+    tmp_path: Path, prefix: str, accused: int, all_listed: bool
+) -> None:
+    matrix = simulate(100, 100, tuple(range(accused)), prefix)
+    effects = clustering.case_effects(matrix)
+    figure = figures.effects_scatter(effects, tmp_path / "e.png", tmp_path / "e.svg")
+    assert_nothing_clipped(figure)
+    axes = figure.axes[0]
+    (text,) = figure.texts
+    named = [text.get_text() for text in axes.texts]
+    named += re.findall(rf"{prefix}\d{{3}}", text.get_text())
+    notable = effects.loc[effects["word"] != clustering.FINE, "case"]
+    assert len(notable) == accused
+    assert len(named) == len(set(named))
+    assert set(named) <= set(notable)
+    assert (set(named) == set(notable)) == all_listed
+    assert ("and more: see cases.tsv" in text.get_text()) != all_listed
+    right = axes.get_window_extent().x1
+    assert text.get_window_extent().x0 > right
 
 
 @pytest.mark.usefixtures("layout_only")

@@ -6,6 +6,7 @@ all, and the same bytes for the same input), and returns the figure.
 
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -1219,15 +1220,40 @@ def effects_scatter(effects: pd.DataFrame, png: Path, svg: Path) -> Figure:
         "Each train case as donor and as recipient", loc="left", weight="bold"
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)
+    legend = figure.legend(
+        handles=handles, loc="outside right upper", fontsize=9, frameon=False
+    )
     figure.canvas.draw()
     notable = effects[effects["word"] != clustering.FINE]
-    _name_points(axes, notable, effects)
+    crowded = _name_points(axes, notable, effects)
+    _list_names(
+        figure, notable[notable["case"].isin(crowded)], legend.get_window_extent()
+    )
     return _save(figure, png, svg)
 
 
-def _name_points(axes: Axes, notable: pd.DataFrame, every: pd.DataFrame) -> None:
-    """Write case ids beside their points, on a side where nothing is in the way."""
+def _list_names(
+    figure: Figure, cases: pd.DataFrame, above: Bbox, most: int = 30
+) -> None:
+    """Name, below a legend, the cases whose names have no place among the points."""
+    if cases.empty:
+        return
+    lines = ["No room for a name beside the point:"]
+    for word, names in cases.groupby("word", sort=False)["case"]:
+        lines += textwrap.wrap(
+            f"{word} {', '.join(map(str, names))}", 38, break_on_hyphens=False
+        )
+    if len(lines) > most:
+        lines[most - 1 :] = ["and more: see cases.tsv"]
+    x, y = figure.transFigure.inverted().transform((above.x0, above.y0))
+    figure.text(x + 0.01, y - 0.02, "\n".join(lines), fontsize=8.5, va="top")
+
+
+def _name_points(axes: Axes, notable: pd.DataFrame, every: pd.DataFrame) -> list[str]:
+    """Write case ids beside their points, on a side where nothing is in the way.
+
+    Returns those for which there is no such side.
+    """
     frame = axes.get_window_extent()
     taken = []
     for x, y in every[["recipient_effect", "donor_effect"]].dropna().to_numpy():
@@ -1245,11 +1271,9 @@ def _name_points(axes: Axes, notable: pd.DataFrame, every: pd.DataFrame) -> None
         (0, 20, "center", "bottom"),
         (0, -20, "center", "top"),
     )
-    for case, x, y in notable[["case", "recipient_effect", "donor_effect"]].itertuples(
-        index=False
-    ):
-        if not (math.isfinite(x) and math.isfinite(y)):
-            continue
+    crowded = []
+    columns = ["case", "recipient_effect", "donor_effect"]
+    for case, x, y in notable[columns].dropna().itertuples(index=False):
         for dx, dy, across, along in sides:
             text = axes.annotate(
                 str(case),
@@ -1266,3 +1290,6 @@ def _name_points(axes: Axes, notable: pd.DataFrame, every: pd.DataFrame) -> None
                 taken.append(box)
                 break
             text.remove()
+        else:
+            crowded.append(case)
+    return crowded
