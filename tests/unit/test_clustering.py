@@ -296,6 +296,9 @@ def test_the_size_rule_by_hand() -> None:
         3,
         "too small",
     )
+    # The trio is nearer to the two below it, but above the mean of all the others.
+    means = np.array([0.49] + [0.19] * 3 + [0.03] * 2)
+    assert worst([1, 3, 2], 3, 0.5, means) == (3, "too small")
     # 0.3 * 10 must be 3 whatever floating point makes of it.
     assert clustering.most_removable(10, 0.3) == 3
     assert clustering.most_removable(100, 0.29) == 29

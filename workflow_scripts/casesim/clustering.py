@@ -267,8 +267,8 @@ def worst_cluster(
     - `allowed`: the lowest cluster has at least `min_size` cases and at most the share
       that may be removed. It is handed out.
     - `beside smaller`: only clusters below `min_size` are lower still, and the lowest
-      one of allowed size lies nearer to them, in mean Dice, than to all other cases. It
-      is handed out.
+      one of allowed size lies nearer to them, in mean Dice, than to all other cases,
+      and below the mean of all cases outside it. It is handed out.
     - `too small`: the lowest cluster is below `min_size`, and what comes next is sound.
       The lowest one is handed out all the same: fewer cases, but the right ones.
     - `too large`: the lowest cluster has more cases than may be removed. None.
@@ -297,9 +297,11 @@ def worst_cluster(
         rank = ascending.index(following)
         lower = np.nanmean(row_means[np.isin(labels, ascending[:rank])])
         others = row_means[np.isin(labels, ascending[rank + 1 :])]
+        mean = means[following]
         if (
             len(others)
-            and means[following] - lower < np.nanmean(others) - (means[following])
+            and mean - lower < np.nanmean(others) - mean
+            and mean < np.nanmean(row_means[labels != following])
         ):
             return following, "beside smaller"
     return lowest, "too small"
