@@ -42,7 +42,7 @@ AUGMENTATION = {
     "elastic_sigma": [9, 13],
     "scale": [1.0, 1.0],
 }
-FINETUNE = common.ROOT / "workflow_scripts/finetune.py"
+FINETUNE = common.ROOT / "workflow_scripts/training/finetune.py"
 
 # Everything in turn, so that neither side has the machine at a better time.
 SNAKEFILE = """
@@ -127,8 +127,8 @@ def settings(name: str) -> dict[str, Any]:
 
 def prepare(setting: Setting, size: common.Size) -> None:
     """Phantoms, plans, the copies of one case, and a base model."""
-    from casesim import nnunet
-    from casesim.augmentation import augment
+    from casesim.nnunet import nnunet
+    from casesim.training.augmentation import augment
 
     case = common.prepare_cases(setting, size)[0]
     if size is common.SIZES["demo"]:
@@ -159,7 +159,7 @@ def run_nnunet(setting: Setting) -> None:
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     class TimedTrainer(nnUNetTrainer):
         """nnU-Net's trainer, with a clock around the iterations of an epoch."""

@@ -218,7 +218,7 @@ def time_clients(
         score = scratch / f"{count}.json"
         scratch.mkdir(exist_ok=True)
         command = [
-            *(sys.executable, "-S", "-E", "workflow_scripts/predict.py"),
+            *(sys.executable, "-S", "-E", "workflow_scripts/inference/predict.py"),
             *("--model", model, "--case", case),
             *("--checkpoint", str(setting.checkpoint(model))),
             *("--data", f"{setting.stem(case)}.b2nd"),
@@ -333,7 +333,8 @@ def differences_of_dice(
     setting: common.Setting, models: Sequence[str], cases: Sequence[str]
 ) -> list[float]:
     """Dice of (a) less that of (b), for each label of each cell."""
-    from casesim import nnunet, overlap
+    from casesim.inference import overlap
+    from casesim.nnunet import nnunet
 
     numbers = nnunet.read_json(setting.dataset)["labels"]
     found = []

@@ -30,7 +30,7 @@ from benchmarks import setting as common
 if TYPE_CHECKING:
     import numpy as np
 
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def untrained_model(setting: common.Setting) -> "nnunet.Model":
     """The network of the plans, with random weights, as the workflow loads it."""
     import torch
 
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     torch.manual_seed(0)
     plans_manager, configuration = nnunet.load_plans(
@@ -112,7 +112,7 @@ def compare(
     """Time both in turns, after one turn that does not count."""
     import torch
 
-    from casesim import predictor
+    from casesim.inference import predictor
 
     torch.set_num_threads(threads)
     theirs = nnunet_predictor(model)
@@ -178,7 +178,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, help="put the tables into this file")
     arguments = parser.parse_args()
-    from casesim import background, nnunet
+    from casesim.nnunet import nnunet
+    from casesim.processes import background
 
     if not background.KEEP_FREED_MEMORY.items() <= os.environ.items():
         # They are read when a process starts.

@@ -72,9 +72,15 @@ def make_checkout(folder: Path, rows: int, columns: int) -> None:
     (folder / "size.yaml").write_text(yaml.safe_dump(config))
 
 
+def scripts_of(folder: Path) -> list[Path]:
+    """The scripts of all stages, without the package beside them."""
+    found = (folder / "workflow_scripts").glob("*/*.py")
+    return [path for path in found if path.parent.name != "casesim"]
+
+
 def put_scripts_aside(folder: Path) -> None:
     """Scripts that write what their rules declare, and compute nothing."""
-    for script in (folder / "workflow_scripts").glob("*.py"):
+    for script in scripts_of(folder):
         script.write_text(CLIENT if script.name == "predict.py" else SCRIPT)
 
 

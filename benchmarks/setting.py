@@ -74,7 +74,7 @@ class Setting:
     @property
     def plan(self) -> dict[str, Any]:
         """nnU-Net's plan of the configuration."""
-        from casesim import nnunet
+        from casesim.nnunet import nnunet
 
         return nnunet.read_json(self.plans)["configurations"][CONFIGURATION]
 
@@ -121,7 +121,8 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
     """Phantoms without defects in nnU-Net's raw format, and plans; their names."""
     import SimpleITK
 
-    from casesim import nnunet, phantom
+    from casesim.cohort import phantom
+    from casesim.nnunet import nnunet
 
     cases = phantom.case_ids(size.cases)
     options = {"shape": size.shape, "spacing": size.spacing, "scanners": 3}
@@ -151,7 +152,7 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
 
 def preprocess(setting: Setting, cases: Sequence[str]) -> list[Path]:
     """Preprocess cases under the common plans; their stems."""
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     for case in cases:
         nnunet.preprocess_case(
@@ -173,7 +174,7 @@ def train(
     start_from: Path | None = None,
 ) -> Path:
     """A model of a few iterations, in one epoch; its checkpoint."""
-    from casesim import trainer
+    from casesim.training import trainer
 
     trainer.train(
         stems,
@@ -196,7 +197,7 @@ def train(
 
 def use_batches_of_the_demo(setting: Setting) -> None:
     """Plan the batch size of config/config.yaml, which is for a CPU."""
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     demo = yaml.safe_load((ROOT / "config/config.yaml").read_text("utf-8"))
     plans = nnunet.read_json(setting.plans)
@@ -211,7 +212,7 @@ def set_stages(setting: Setting, number: int) -> None:
     The planner stops where the feature maps are too small to be halved again; stages
     beyond that keep their size, and are as wide as the last one.
     """
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     plans = nnunet.read_json(setting.plans)
     architecture = plans["configurations"][CONFIGURATION]["architecture"]

@@ -67,7 +67,7 @@ def agreement(setting: common.Setting, models: int, cases: Sequence[str]) -> Agr
 
 def store_in_half(setting: common.Setting, checkpoint: Path) -> Path:
     """The same model as `training.storage: float16` keeps it."""
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     content = nnunet.read_checkpoint(checkpoint)
     return nnunet.save_model(
@@ -83,7 +83,8 @@ def store_in_half(setting: common.Setting, checkpoint: Path) -> Path:
 
 def dice(setting: common.Setting, checkpoint: Path, case: str) -> list[float]:
     """Dice of each foreground label of one case; phantoms have all of them."""
-    from casesim import nnunet, overlap, predictor
+    from casesim.inference import overlap, predictor
+    from casesim.nnunet import nnunet
 
     model = nnunet.load_model(checkpoint, common.device())
     data, _, properties = nnunet.load_preprocessed(setting.stem(case))
@@ -102,7 +103,7 @@ def checkpoint_sizes(setting: common.Setting) -> dict[str, int]:
     """Bytes of a checkpoint with weights only, in two formats, and with SGD's state."""
     import torch
 
-    from casesim import nnunet
+    from casesim.nnunet import nnunet
 
     plans, configuration = nnunet.load_plans(setting.plans, common.CONFIGURATION)
     dataset = nnunet.read_json(setting.dataset)

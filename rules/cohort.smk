@@ -21,7 +21,7 @@ rule check_cohort:
         cohort=config["cohort"],
         raw=RAW,
     script:
-        "../workflow_scripts/check_cohort.py"
+        "../workflow_scripts/cohort/check_cohort.py"
 
 
 rule import_case:
@@ -45,7 +45,7 @@ rule import_case:
         case=get_case_record,
         cohort=get_import_options(),
     script:
-        "../workflow_scripts/import_case.py"
+        "../workflow_scripts/cohort/import_case.py"
 
 
 rule plan:
@@ -76,7 +76,7 @@ rule plan:
         labels=COHORT.labels,
         nnunet=config["nnunet"],
     script:
-        "../workflow_scripts/plan.py"
+        "../workflow_scripts/cohort/plan.py"
 
 
 rule preprocess_case:
@@ -102,4 +102,4 @@ rule preprocess_case:
     params:
         configuration=config["nnunet"]["configuration"],
     script:
-        "../workflow_scripts/preprocess_case.py"
+        "../workflow_scripts/cohort/preprocess_case.py"

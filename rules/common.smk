@@ -15,8 +15,10 @@ gc.set_threshold(200_000)
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
 
-from casesim import cohort as cohorts
-from casesim import label_quality, pruning, runs, settings
+from casesim.cohort import cohort as cohorts
+from casesim.evidence import label_quality
+from casesim.pruning import pruning
+from casesim import runs, settings
 from casesim.errors import UserError
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
@@ -337,7 +339,9 @@ os.environ.update(
     ),
     CASESIM_RESIDENT="1" if config["inference"]["resident"] else "0",
 )
-PREDICT_CLIENT = os.path.relpath(Path(workflow.basedir, "workflow_scripts/predict.py"))
+PREDICT_CLIENT = os.path.relpath(
+    Path(workflow.basedir, "workflow_scripts/inference/predict.py")
+)
 
 RAW = "results/nnunet/raw/Dataset001_Cohort"
 PREPROCESSED = "results/nnunet/preprocessed/Dataset001_Cohort"

@@ -21,7 +21,7 @@ rule label_quality:
         fold=get_fold,
         options=get_logit_options(),
     script:
-        "../workflow_scripts/label_quality.py"
+        "../workflow_scripts/evidence/label_quality.py"
 
 
 rule detection:
@@ -55,4 +55,4 @@ rule detection:
     params:
         region=config["similarity"]["region"],
     script:
-        "../workflow_scripts/detection.py"
+        "../workflow_scripts/evidence/detection.py"

@@ -7,7 +7,7 @@ rule predict:
     """Segment one test case with one model, and count voxels against the reference.
 
     The job is a client that starts in milliseconds; the model stays loaded in a process
-    beside it (see workflow_scripts/casesim/resident.py).
+    beside it (see workflow_scripts/casesim/processes/resident.py).
     """
     input:
         checkpoint="results/models/{model}/fold_all/checkpoint_final.pth",
@@ -58,7 +58,7 @@ rule collect_scores:
         mem_mb=1000,
         runtime="10m",
     script:
-        "../workflow_scripts/collect_scores.py"
+        "../workflow_scripts/inference/collect_scores.py"
 
 
 # A piece of a row that has more cells than one submission may hold.
@@ -88,4 +88,4 @@ rule join_parts:
     conda:
         "../envs/analysis.yaml"
     script:
-        "../workflow_scripts/join_parts.py"
+        "../workflow_scripts/inference/join_parts.py"

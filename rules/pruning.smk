@@ -20,7 +20,7 @@ rule choose_removals:
         seed=config["training"]["seed"],
         region=config["similarity"]["region"],
     script:
-        "../workflow_scripts/choose_removals.py"
+        "../workflow_scripts/pruning/choose_removals.py"
 
 
 rule compare:
@@ -49,7 +49,7 @@ rule compare:
         models=RETRAINED,
         seed=config["training"]["seed"],
     script:
-        "../workflow_scripts/compare.py"
+        "../workflow_scripts/pruning/compare.py"
 
 
 rule removal_forest:
@@ -77,4 +77,4 @@ rule removal_forest:
     conda:
         "../envs/analysis.yaml"
     script:
-        "../workflow_scripts/removal_forest.py"
+        "../workflow_scripts/pruning/removal_forest.py"

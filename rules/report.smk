@@ -24,7 +24,7 @@ rule cohort_gallery:
         channels=[COHORT.channel_names[channel] for channel in GALLERY_CHANNELS],
         labels=get_foreground(),
     script:
-        "../workflow_scripts/cohort_gallery.py"
+        "../workflow_scripts/report/cohort_gallery.py"
 
 
 rule overlays:
@@ -57,7 +57,7 @@ rule overlays:
         labels=get_foreground(),
         model=RETRAINED[WORST],
     script:
-        "../workflow_scripts/overlays.py"
+        "../workflow_scripts/report/overlays.py"
 
 
 rule models:

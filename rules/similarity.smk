@@ -20,7 +20,7 @@ rule similarity_matrix:
         regions=REGIONS,
         labels=COHORT.foreground_labels,
     script:
-        "../workflow_scripts/similarity_matrix.py"
+        "../workflow_scripts/similarity/similarity_matrix.py"
 
 
 rule cluster:
@@ -41,7 +41,7 @@ rule cluster:
         similarity=config["similarity"],
         clusters=config["clusters"],
     script:
-        "../workflow_scripts/cluster.py"
+        "../workflow_scripts/similarity/cluster.py"
 
 
 rule heatmap:
@@ -66,7 +66,7 @@ rule heatmap:
     params:
         region=config["similarity"]["region"],
     script:
-        "../workflow_scripts/heatmap.py"
+        "../workflow_scripts/similarity/heatmap.py"
 
 
 rule dendrogram:
@@ -89,7 +89,7 @@ rule dendrogram:
     conda:
         "../envs/analysis.yaml"
     script:
-        "../workflow_scripts/dendrogram.py"
+        "../workflow_scripts/similarity/dendrogram.py"
 
 
 rule case_effects:
@@ -116,7 +116,7 @@ rule case_effects:
     conda:
         "../envs/analysis.yaml"
     script:
-        "../workflow_scripts/case_effects.py"
+        "../workflow_scripts/similarity/case_effects.py"
 
 
 rule stability:
@@ -146,4 +146,4 @@ rule stability:
         refitted=REFITTED,
         test=COHORT.pool,
     script:
-        "../workflow_scripts/stability.py"
+        "../workflow_scripts/similarity/stability.py"

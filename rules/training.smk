@@ -30,7 +30,7 @@ rule train_base:
         cases=COHORT.pool,
         training=get_training("base"),
     script:
-        "../workflow_scripts/train_base.py"
+        "../workflow_scripts/training/train_base.py"
 
 
 rule augment_case:
@@ -62,7 +62,7 @@ rule augment_case:
         configuration=config["nnunet"]["configuration"],
         seed=config["training"]["seed"],
     script:
-        "../workflow_scripts/augment_case.py"
+        "../workflow_scripts/training/augment_case.py"
 
 
 rule finetune:
@@ -90,7 +90,7 @@ rule finetune:
     params:
         training=get_training("finetune"),
     script:
-        "../workflow_scripts/finetune.py"
+        "../workflow_scripts/training/finetune.py"
 
 
 use rule augment_case as augment_case_again with:
@@ -151,7 +151,7 @@ rule retrain:
     params:
         training=get_retraining,
     script:
-        "../workflow_scripts/retrain.py"
+        "../workflow_scripts/training/retrain.py"
 
 
 use rule train_base as train_fold with:

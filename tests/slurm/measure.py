@@ -29,7 +29,7 @@ REPEATS = 3
 def stand_in(folder: Path, rows: int, columns: int) -> ClusterCheckout:
     checkout = ClusterCheckout(folder, config(columns, rows))
     pretend_decathlon(folder / DATA, columns)
-    for script in checkout.path("workflow_scripts").glob("*.py"):
+    for script in checkout.scripts():
         script.write_text(CLIENT if script.name == "predict.py" else SCRIPT)
     return checkout
 

@@ -97,7 +97,7 @@ def test_a_cell_that_fails_keeps_the_others_of_its_group(
 ) -> None:
     checkout = ClusterCheckout(tmp_path, config(5, 4))
     pretend_decathlon(tmp_path / DATA, 5)
-    for script in checkout.path("workflow_scripts").glob("*.py"):
+    for script in checkout.scripts():
         if script.name == "predict.py":
             script.write_text(BROKEN + CLIENT)
         elif script.name != "join_parts.py":

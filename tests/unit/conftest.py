@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from casesim import nnunet
+from casesim.nnunet import nnunet
 
 CHANNELS = ["FLAIR", "T1w", "T1gd", "T2w"]
 LABELS = {"background": 0, "edema": 1, "core": 2, "rim": 3}

@@ -96,6 +96,11 @@ class Checkout:
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
 
+    def scripts(self) -> list[Path]:
+        """The scripts of all stages, without the package beside them."""
+        found = self.path("workflow_scripts").glob("*/*.py")
+        return [path for path in found if path.parent.name != "casesim"]
+
 
 def succeeded(result: subprocess.CompletedProcess[str]) -> str:
     assert result.returncode == 0, result.stdout[-6000:]
@@ -120,7 +125,7 @@ def processes(*words: str) -> list[int]:
 
 def trainings(folder: Path) -> list[int]:
     """The warm processes of a checkout, and their children, which train."""
-    return processes("casesim.warm_server", str(folder))
+    return processes("casesim.processes.warm_server", str(folder))
 
 
 def wait_for(condition: Any, seconds: float = 240) -> Any:

@@ -53,7 +53,7 @@ def checkout(tmp_path: Path) -> Checkout:
     """The real rules, on empty files, with scripts that only touch their outputs."""
     checkout = Checkout(tmp_path, CONFIG)
     pretend_decathlon(tmp_path / DATA, COLUMNS)
-    for script in checkout.path("workflow_scripts").glob("*.py"):
+    for script in checkout.scripts():
         script.write_text(CLIENT if script.name == "predict.py" else SCRIPT)
     return checkout
 

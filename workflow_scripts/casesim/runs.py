@@ -6,8 +6,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from .background import process_information
-from .files import atomic_path
+from casesim.files import atomic_path
+from casesim.processes.background import process_information
 
 RECORD = Path(".snakemake/casesim_run.json")
 LOCKS = Path(".snakemake/locks")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from casesim.errors import UserError
 
 
 def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""The out-of-fold baseline: folds, and cleanlab's score of a whole volume."""
+
+import math
+
+import numpy as np
+import pytest
+from cleanlab.segmentation.rank import get_label_quality_scores
+from hypothesis import given
+from hypothesis import strategies as st
+
+from casesim.evidence.label_quality import folds, label_quality
+
+
+@given(
+    st.sets(st.text("abc", min_size=1), min_size=2, max_size=12),
+    st.integers(2, 5),
+    st.integers(0, 3),
+)
+def test_every_case_is_left_out_once_and_folds_are_even(
+    cases: set[str], number: int, seed: int
+) -> None:
+    number = min(number, len(cases))
+    found = folds(cases, number, seed)
+    assert set(found) == cases
+    sizes = np.bincount(list(found.values()), minlength=number)
+    assert len(sizes) == number
+    assert sizes.max() - sizes.min() <= 1
+    assert found == folds(sorted(cases, reverse=True), number, seed)
+
+
+def test_folds_are_drawn_and_none_are_none() -> None:
+    cases = [f"case_{i}" for i in range(12)]
+    assert folds(cases, 3, 0) != folds(cases, 3, 1)
+    assert folds(cases, 0, 0) == {}
+
+
+def test_label_quality_by_hand() -> None:
+    # Two classes, two voxels: logits 0 and log 3 are probabilities 1/4 and 3/4.
+    logits = np.array([[[[0.0, math.log(3)]]], [[[math.log(3), 0.0]]]])
+    labels = np.array([[[1, 1]]])
+    # Probabilities of the given labels: 3/4 and 1/4; weights exp(10 (1 - p)).
+    light, heavy = math.exp(2.5), math.exp(7.5)
+    expected = (0.75 * light + 0.25 * heavy) / (light + heavy)
+    assert label_quality(labels, logits) == pytest.approx(expected)
+
+
+def test_a_volume_is_one_image_to_cleanlab() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 2, (4, 3, 5, 6))
+    labels = draw.integers(0, 4, (3, 5, 6))
+    exponentials = np.exp(logits)
+    probabilities = exponentials / exponentials.sum(axis=0)
+    # The same voxels, beside each other instead of below each other.
+    image = np.concatenate(list(labels), axis=1)[None]
+    beside = np.concatenate(list(np.moveaxis(probabilities, 1, 0)), axis=2)[None]
+    scores, _ = get_label_quality_scores(image, beside, verbose=False)
+    assert label_quality(labels, logits) == pytest.approx(scores[0])
+
+
+def test_a_wrong_label_is_more_suspect_and_outside_counts_as_background() -> None:
+    labels = np.zeros((2, 8, 8), int)
+    labels[:, 2:5, 2:5] = 1
+    logits = np.where(labels == np.arange(2)[:, None, None, None], 4.0, 0.0)
+    right = label_quality(labels, logits)
+    assert label_quality(np.roll(labels, 3, axis=1), logits) < right
+    outside = labels.copy()
+    outside[:, 0] = -1
+    assert label_quality(outside, logits) == right
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    logits = np.zeros((2, 1, 2, 2))
+    with pytest.raises(ValueError, match="do not fit"):
+        label_quality(np.zeros((1, 2, 3), int), logits)
+    with pytest.raises(ValueError, match="2 classes"):
+        label_quality(np.full((1, 2, 2), 2), logits)

@@ -1,0 +1,489 @@
+"""Sliding-window inference equal to nnU-Net's, with tiles in batches.
+
+The result is that of nnU-Net 2.8.1's `nnUNetPredictor` (Gaussian weights, mirroring)
+and of its `convert_predicted_logits_to_segmentation_with_correct_shape`. What differs
+is how it is computed: tiles of many slices and their mirrored copies go through the
+network together, sums are kept in float32 on the device (nnU-Net: in half precision),
+logits leave the device as a label map, and on a CPU the network is rewritten
+(`cpu_network`).
+
+Logits and preprocessed data have the axes (channel, ...) in the order of the plans;
+label maps are (z, y, x) as SimpleITK gives them. Nothing here depends on where it runs:
+the same functions serve a job and the resident predictor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import SimpleITK
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.sliding_window_prediction import (
+    compute_gaussian,
+    compute_steps_for_sliding_window,
+)
+from nnunetv2.preprocessing.resampling.default_resampling import (
+    determine_do_sep_z_and_axis,
+    resample_data_or_seg_to_shape,
+)
+from torch.nn import functional
+
+from casesim.errors import UserError
+from casesim.files import atomic_path
+from casesim.inference import cpu_network, overlap
+
+if TYPE_CHECKING:
+    from casesim.nnunet.nnunet import Model
+
+PathLike = str | os.PathLike[str]
+Index = tuple[slice, ...]
+
+# On a CPU, a batch serves to read the weights once and to keep the cores busy where the
+# feature maps are small; with more voxels than this nothing is gained.
+_VOXELS_PER_BATCH_CPU = 2**17
+# Larger batches gain nothing on a GPU, and cuDNN counts elements in 32 bits.
+_MAX_BATCH_GPU = 256
+
+_rewritten: WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = WeakKeyDictionary()
+
+
+def predict_logits(
+    model: Model,
+    data: np.ndarray | torch.Tensor,
+    mirroring: bool = True,
+    tile_step: float = 0.5,
+    batch_size: int | None = None,
+    bfloat16: bool = False,
+) -> torch.Tensor:
+    """Logits of one preprocessed case, float32 (class, a, b, c), on the model's device.
+
+    As `nnUNetPredictor.predict_logits_from_preprocessed_data`. `data` is float32
+    (channel, a, b, c) in the plans' axis order; for a 2d configuration, a are the
+    slices. `tile_step` is the distance of tiles as a share of the patch. `batch_size`
+    is the number of images (tiles times mirrored copies) that go through the network
+    together, chosen by device and free memory when None; it is halved once if memory
+    runs out. What is prepared for a network is kept as long as the network: its weights
+    must not change between calls.
+
+    On CUDA the network runs under autocast, as nnU-Net's does. `bfloat16` does the same
+    on a CPU; off by default, since it changes the label of some voxels in a thousand.
+
+    Raises `RuntimeError` when memory runs out twice, or for logits that are not finite.
+    """
+    device = next(model.network.parameters()).device
+    patch = tuple(int(size) for size in model.configuration_manager.patch_size)
+    mirrors = _mirrors((model.allowed_mirroring_axes if mirroring else None) or ())
+    with torch.inference_mode():
+        volume = torch.as_tensor(data, dtype=torch.float32).to(device)
+        volume, unpad = pad_nd_image(volume, patch, "constant", {"value": 0}, True)
+        windows = _windows(volume.shape[-len(patch) :], patch, tile_step)
+        n_slices = volume.shape[1] if len(patch) == 2 else None
+        n_tiles = len(windows) * (n_slices or 1)
+        workers = min(torch.get_num_threads(), n_tiles) if device.type == "cpu" else 1
+        if batch_size is None:
+            batch_size = _batch_size(model.network, patch, device)
+        network = _prepared(model.network, patch, device, bfloat16)
+        # nnU-Net rounds the weights to half precision, and thereby lifts the weakest
+        # ones; without the same rounding, other voxels would win in the corners.
+        gaussian = compute_gaussian(patch, 1 / 8, 10, torch.float16, device).float()
+
+        @torch.inference_mode()  # each thread has a mode of its own
+        def predict(runs: list[Index]) -> torch.Tensor:
+            with _autocast(device, bfloat16):
+                tiles = _gather(volume, runs, patch)
+                predicted = _mirrored(network, tiles, mirrors, batch_size)
+            return predicted.mul_(gaussian / len(mirrors))
+
+        sums: torch.Tensor | None = None
+        weights = volume.new_zeros(volume.shape[1:])
+        halved = False
+        done = 0
+        while done < n_tiles:
+            size = _tiles_at_once(n_tiles, batch_size // len(mirrors), workers)
+            batches = [
+                list(_runs(windows, n_slices, first, min(first + size, n_tiles)))
+                for first in range(done, n_tiles, size)
+            ]
+            try:
+                results = _in_order(predict, batches, workers)
+                for runs, predicted in zip(batches, results, strict=True):
+                    if sums is None:
+                        shape = (predicted.shape[1], *volume.shape[1:])
+                        sums = volume.new_zeros(shape)
+                    _scatter(predicted, runs, sums, weights, gaussian)
+                    done += len(predicted)
+            except (RuntimeError, MemoryError) as error:
+                if halved or batch_size == 1 or not _out_of_memory(error):
+                    raise
+                halved = True
+                batch_size //= 2
+        assert sums is not None
+        sums /= weights
+        if not torch.isfinite(sums).all():
+            raise RuntimeError("the network's logits are not finite")
+        return sums[(slice(None), *unpad[1:])]
+
+
+def _autocast(device: torch.device, bfloat16: bool) -> torch.autocast:
+    if device.type == "cuda":
+        return torch.autocast("cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+def _tiles_at_once(n_tiles: int, most: int, workers: int) -> int:
+    """Tiles of a batch, at most `most`, such that all workers have the same to do."""
+    rounds = -(-n_tiles // (workers * max(1, most)))
+    return -(-n_tiles // (workers * rounds))
+
+
+def _in_order(
+    predict: Callable[[list[Index]], torch.Tensor],
+    batches: Sequence[list[Index]],
+    workers: int,
+) -> Iterator[torch.Tensor]:
+    """Results in the order of the batches.
+
+    On a CPU each thread works on batches of its own (`workers`): threads that share
+    each operation wait for each other hundreds of times a batch, and for long where
+    another program takes a core.
+    """
+    if workers == 1:
+        yield from map(predict, batches)
+        return
+    threads = torch.get_num_threads()
+    inside = max(1, threads // workers)
+    torch.set_num_threads(inside)
+    try:
+        with ThreadPoolExecutor(
+            workers, initializer=torch.set_num_threads, initargs=(inside,)
+        ) as pool:
+            waiting: deque[Future[torch.Tensor]] = deque()
+            for batch in batches:
+                waiting.append(pool.submit(predict, batch))
+                if len(waiting) > 2 * workers:  # few results in memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _prepared(
+    network: torch.nn.Module,
+    patch: Sequence[int],
+    device: torch.device,
+    bfloat16: bool,
+) -> torch.nn.Module:
+    """The network in the form that is fastest here."""
+    if device.type != "cpu" or bfloat16:
+        module: Any = network  # torch's types lack this argument
+        module.to(memory_format=_memory_format(len(patch), device))
+        return network
+    if network not in _rewritten:
+        _rewritten[network] = cpu_network.for_inference(network)
+    return _rewritten[network]
+
+
+def _mirrors(axes: Sequence[int]) -> list[list[int]]:
+    """All combinations of mirrored axes, none first, as dimensions of a batch."""
+    return [
+        [axis + 2 for axis in some]
+        for n in range(len(axes) + 1)
+        for some in itertools.combinations(axes, n)
+    ]
+
+
+def _windows(shape: Sequence[int], patch: Sequence[int], step: float) -> list[Index]:
+    """Where tiles lie, in the axes of the patch."""
+    starts = compute_steps_for_sliding_window(tuple(shape), tuple(patch), step)
+    return [
+        tuple(slice(low, low + size) for low, size in zip(corner, patch, strict=True))
+        for corner in itertools.product(*starts)
+    ]
+
+
+def _runs(
+    windows: Sequence[Index], n_slices: int | None, start: int, stop: int
+) -> Iterator[Index]:
+    """Tiles `start` to `stop` as few blocks of (channel, ...), counted by window.
+
+    In 2d (`n_slices` given) a block holds the same window in neighbouring slices, in 3d
+    it is one tile.
+    """
+    if n_slices is None:
+        for window in windows[start:stop]:
+            yield (slice(None), *window)
+        return
+    while start < stop:
+        number, first = divmod(start, n_slices)
+        last = min(n_slices, first + stop - start)
+        yield (slice(None), slice(first, last), *windows[number])
+        start += last - first
+
+
+def _gather(
+    volume: torch.Tensor, runs: Sequence[Index], patch: Sequence[int]
+) -> torch.Tensor:
+    """Tiles of the volume as a batch (tile, channel, ...)."""
+    if len(patch) == 3:
+        return torch.stack([volume[run] for run in runs])
+    return torch.cat([volume[run] for run in runs], dim=1).movedim(1, 0)
+
+
+def _scatter(
+    predicted: torch.Tensor,
+    runs: Sequence[Index],
+    sums: torch.Tensor,
+    weights: torch.Tensor,
+    gaussian: torch.Tensor,
+) -> None:
+    """Add weighted logits of tiles (tile, class, ...) to those of the volume."""
+    first = 0
+    for run in runs:
+        if gaussian.ndim == 3:
+            sums[run] += predicted[first]
+            first += 1
+        else:
+            last = first + run[1].stop - run[1].start
+            sums[run] += predicted[first:last].movedim(0, 1)
+            first = last
+        weights[run[1:]] += gaussian
+
+
+def _mirrored(
+    network: torch.nn.Module,
+    tiles: torch.Tensor,
+    mirrors: Sequence[list[int]],
+    batch_size: int,
+) -> torch.Tensor:
+    """Sum over mirrored copies of the logits (tile, class, ...), in float32."""
+    at_once = max(1, batch_size // len(tiles))
+    total: torch.Tensor | None = None
+    for first in range(0, len(mirrors), at_once):
+        some = mirrors[first : first + at_once]
+        batch = torch.cat([tiles.flip(dims) for dims in some])
+        form = _memory_format(batch.ndim - 2, batch.device)
+        logits = network(batch.contiguous(memory_format=form))
+        for part, dims in zip(logits.chunk(len(some)), some, strict=True):
+            part = part.float().flip(dims)
+            total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def _memory_format(dimensions: int, device: torch.device) -> torch.memory_format:
+    if dimensions == 2:
+        return torch.channels_last
+    # In 3d, oneDNN is faster with the usual layout.
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last_3d
+
+
+def _batch_size(
+    network: torch.nn.Module, patch: Sequence[int], device: torch.device
+) -> int:
+    """Images to send through the network together."""
+    if device.type != "cuda":
+        return max(1, _VOXELS_PER_BATCH_CPU // int(np.prod(patch)))
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    # All feature maps in half precision and a copy in single: more than are alive at
+    # any moment of a pass without gradients.
+    feature_map_size: Any = network.compute_conv_feature_map_size
+    per_image = 6 * int(feature_map_size(patch))
+    return int(np.clip(free // 2 // per_image, 1, _MAX_BATCH_GPU))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # On a CPU, torch raises a bare RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "DefaultCPUAllocator" in str(error)
+    )
+
+
+def to_label_map(
+    model: Model, logits: torch.Tensor, properties: Mapping[str, Any]
+) -> np.ndarray:
+    """Label map, uint8 (z, y, x), on the grid of the original image.
+
+    As `convert_predicted_logits_to_segmentation_with_correct_shape`: logits (class,
+    ...) are resampled to the original spacing, the label is the class of the largest
+    one, and cropping and the order of axes are reverted. `properties` are the
+    preprocessed case's. Raises `ValueError` for a network trained on regions instead of
+    labels, of which the workflow makes none.
+    """
+    if model.label_manager.has_regions:
+        raise ValueError("the network was trained on regions instead of labels")
+    with torch.inference_mode():
+        labels = _resampled_labels(model, logits, properties).cpu().numpy()
+    whole = np.zeros(properties["shape_before_cropping"], np.uint8)
+    whole = insert_crop_into_image(whole, labels, properties["bbox_used_for_cropping"])
+    return whole.transpose(model.plans_manager.transpose_backward)
+
+
+def _resampled_labels(
+    model: Model, logits: torch.Tensor, properties: Mapping[str, Any]
+) -> torch.Tensor:
+    """Label map before cropping is reverted; nnU-Net's `resample_data_or_seg`."""
+    shape = [int(n) for n in properties["shape_after_cropping_and_before_resampling"]]
+    if list(logits.shape[1:]) == shape:
+        return _largest(logits)
+    configuration = model.configuration_manager
+    to = [properties["spacing"][i] for i in model.plans_manager.transpose_forward]
+    spacing = list(configuration.spacing)
+    spacing = to[: len(to) - len(spacing)] + spacing
+    resample = configuration.resampling_fn_probabilities
+    if not _is_linear(resample):
+        resampled = resample(logits.cpu().numpy(), shape, spacing, to)
+        return _largest(torch.as_tensor(resampled))
+    _, axis = determine_do_sep_z_and_axis(
+        resample.keywords["force_separate_z"], spacing, to
+    )
+    if axis is None:
+        return _largest(
+            functional.interpolate(logits[None], shape, mode="trilinear")[0]
+        )
+    # Linear in the plane and nearest neighbour across it. The label can be chosen in
+    # between, as the second step only copies slices.
+    size = [n for i, n in enumerate(shape) if i != axis]
+    planes = logits.movedim(axis + 1, 1)
+    labels = _largest(functional.interpolate(planes, size, mode="bilinear"))
+    # The coordinates and the rounding of scipy.ndimage.map_coordinates.
+    ratio = len(labels) / shape[axis]
+    nearest = np.floor((ratio * (np.arange(shape[axis]) + 0.5) - 0.5) + 0.5)
+    nearest = nearest.clip(0, len(labels) - 1).astype(np.int64)
+    return labels[torch.as_tensor(nearest, device=labels.device)].movedim(0, axis)
+
+
+def _is_linear(resample: Any) -> bool:
+    """Whether a plans' resampling is nnU-Net's default for logits."""
+    return (
+        isinstance(resample, partial)
+        and resample.func is resample_data_or_seg_to_shape
+        and resample.keywords
+        == {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    )
+
+
+def _largest(logits: torch.Tensor) -> torch.Tensor:
+    """Argmax over the classes as uint8; on a CPU ten times as fast as torch's."""
+    largest = logits[0].clone()
+    labels = torch.zeros(largest.shape, dtype=torch.uint8, device=logits.device)
+    for label, here in enumerate(logits[1:], start=1):
+        labels.masked_fill_(here > largest, label)
+        torch.maximum(largest, here, out=largest)
+    return labels
+
+
+def read_label_map(path: PathLike) -> np.ndarray:
+    """Read a label map as an integer array (z, y, x); `UserError` names a bad file."""
+    try:
+        labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(os.fspath(path)))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"The label map {path} cannot be read ({reason}). Mend or replace the file."
+        ) from None
+    if labels.dtype.kind in "iu":
+        return labels
+    whole = labels.astype(np.int32)
+    if not np.array_equal(whole, labels):
+        raise UserError(
+            f"The label map {path} has values that are not whole numbers. Replace it."
+        )
+    return whole
+
+
+def write_label_map(
+    labels: np.ndarray, properties: Mapping[str, Any], path: PathLike
+) -> None:
+    """Write a label map (z, y, x) as NIfTI with the geometry of the original image."""
+    image = SimpleITK.GetImageFromArray(labels)
+    geometry = properties["sitk_stuff"]
+    image.SetSpacing(geometry["spacing"])
+    image.SetOrigin(geometry["origin"])
+    image.SetDirection(geometry["direction"])
+    with atomic_path(path) as temporary:
+        SimpleITK.WriteImage(image, os.fspath(temporary), True)
+
+
+def run_cell(
+    model: Model,
+    data: np.ndarray | torch.Tensor,
+    properties: Mapping[str, Any],
+    label_path: PathLike,
+    prediction_path: PathLike,
+    score_path: PathLike,
+    model_name: str,
+    case: str,
+    labels: Mapping[str, int],
+    regions: Mapping[str, Sequence[int]],
+    options: Mapping[str, Any],
+    reference: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Segment one case with one model, write label map and score; seconds by step.
+
+    `data` and `properties` are those of the preprocessed case, `labels` and `regions`
+    as in `overlap.score_record`, `options` may hold `mirroring`, `tile_step`,
+    `batch_size` and `bfloat16` of `predict_logits`. `reference` is the content of
+    `label_path` (`read_label_map`), if it has been read before. The score is written
+    last: a score file means that the cell is complete.
+
+    Returns the seconds of `network`, `resample` (to the original grid), `write` and
+    `score` (reading the reference included, writing the score file not). Raises
+    `UserError` for a reference that cannot be read or has another shape.
+    """
+    device = next(model.network.parameters()).device
+    clock = _Clock(device)
+    logits = predict_logits(model, data, **options)
+    clock.lap("network")
+    prediction = to_label_map(model, logits, properties)
+    clock.lap("resample")
+    write_label_map(prediction, properties, prediction_path)
+    clock.lap("write")
+    if reference is None:
+        reference = read_label_map(label_path)
+    if reference.shape != prediction.shape:
+        raise UserError(
+            f"The label map {label_path} has shape {reference.shape} (z, y, x), the "
+            f"image of case {case} {prediction.shape}. They must lie on the same grid."
+        )
+    record = overlap.score_record(
+        model_name, case, prediction, reference, labels, regions
+    )
+    clock.lap("score")
+    record |= {"seconds": clock.seconds, "device": _device_name(device)}
+    with atomic_path(score_path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return clock.seconds
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+class _Clock:
+    """Seconds between calls of `lap`, by name."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now

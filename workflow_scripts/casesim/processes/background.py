@@ -1,0 +1,305 @@
+"""Processes beside the jobs of a run: how a job finds its own, or starts it.
+
+There are two kinds: the resident predictor, which keeps models loaded between the cells
+of the matrix (`resident`), and the warm process, which has nnU-Net imported for the
+jobs that train and preprocess (`warm`). Both belong to one run of the workflow and one
+version of the code, are started by the first job that needs them, and end when idle or
+when their run is gone; `background_server` is their other half.
+
+A request is the line `casesim-resident <protocol> <bytes>` and that many bytes: fields
+of text, separated by null characters. They are paths and settings, never code. The
+first field says what to do, the second names the process that is meant, the third is
+the working directory, the rest are the job's arguments. The answer is a line `ok
+<bytes>` or `failed <bytes>`, and a text.
+
+Only light modules are imported, for the reason given in `devices`: the bare `_socket`
+saves 10 ms on each of thousands of jobs.
+"""
+# ruff: noqa: PTH100, PTH108, PTH110, PTH116, PTH118, PTH119, PTH120, PTH123
+
+from __future__ import annotations
+
+import os
+import time
+from _socket import AF_UNIX, SOCK_STREAM, socket
+from zlib import crc32
+
+from casesim.errors import UserError
+from casesim.processes import devices
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping, Sequence
+
+PROTOCOL = 1
+MAX_REQUEST_BYTES = 1 << 20
+# glibc gives freed feature maps back to the system and asks for the same pages again:
+# a tenth of the time of a network on a CPU. Other allocators ignore these.
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that it takes
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
+_START_SECONDS = 120.0
+_SECONDS_BETWEEN_LOOKS = 0.02
+_LOG_TAIL_LINES = 20
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Service:
+    """A process beside the jobs, for one run and one version of the code.
+
+    `what` is what messages call it, `name` tells it from others of the same run.
+    `command` starts it, in the given environment, and is followed by path, key, lock,
+    the owner's two fields and `arguments`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        name: str,
+        command: Sequence[str],
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._what = what
+        self._command = command
+        self._arguments = arguments
+        self._environment = environment or {}
+        self._owner = find_owner()
+        self.key = " ".join((name, *self._owner, *command, _FOLDER, code_version()))
+        name = f"{name}-{self._owner[0]}-{crc32(os.fsencode(self.key)):08x}"
+        self.path = os.path.join(devices.private_folder(), name)
+
+    def connect(self) -> socket:
+        """A connection to the process, which is started when there is none.
+
+        Raises `UserError` with the end of its log when it does not start.
+        """
+        process: subprocess.Popen[bytes] | None = None
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            connection = dial(f"{self.path}.sock")
+            if connection is not None:
+                return connection
+            if process is None:
+                process = self._start()
+            elif process.poll() is not None:
+                raise UserError(
+                    f"The {self._what} ended while starting "
+                    f"(status {process.returncode}). {self._log_tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"The {self._what} did not answer within "
+                    f"{_START_SECONDS:.0f} s. {self._log_tail()}"
+                )
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def socket_file(self) -> tuple[int, int] | None:
+        """Which file the process's socket is: each process makes its own."""
+        try:
+            status = os.stat(f"{self.path}.sock")
+        except OSError:
+            return None
+        return status.st_ino, status.st_ctime_ns
+
+    def bury(self, socket_file: tuple[int, int] | None) -> None:
+        """Wait until a process that dies is gone, unless it has a successor.
+
+        The kernel takes a while to end it, and connects others to it until then.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while self.socket_file() == socket_file and time.monotonic() < deadline:
+            lock = devices.try_lock(f"{self.path}.lock")
+            if lock is not None:
+                if self.socket_file() is not None:
+                    os.unlink(f"{self.path}.sock")
+                os.close(lock)
+                return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def death(self) -> UserError:
+        """What to tell when it has died while a job waited."""
+        return UserError(
+            f"The {self._what} ended in the middle of this request: it was "
+            "killed, or ran out of memory. The next attempt starts a new one. "
+            f"{self._log_tail()}"
+        )
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        """Start it, unless another job is doing so or it is just ending.
+
+        The process inherits the lock, which so lasts as long as the process. It stays
+        in the process group of its run, so that SLURM ends it with the job step; of
+        this process it inherits nothing else, since Snakemake would wait for its own
+        pipes to be closed.
+        """
+        lock = devices.try_lock(f"{self.path}.lock")
+        if lock is None:
+            return None
+        import subprocess
+
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        log = os.open(f"{self.path}.log", flags, 0o600)
+        try:
+            return subprocess.Popen(
+                [
+                    *(*self._command, self.path, self.key, str(lock)),
+                    *(*self._owner, *self._arguments),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock],
+                cwd="/",
+                env={**KEEP_FREED_MEMORY, **os.environ, **self._environment},
+            )
+        finally:
+            os.close(log)
+            os.close(lock)
+
+    def _log_tail(self) -> str:
+        try:
+            with open(f"{self.path}.log", errors="replace") as log:
+                lines = log.read().splitlines()[-_LOG_TAIL_LINES:]
+        except OSError:
+            lines = []
+        if not lines:
+            return "It left no log."
+        return "\n".join(["The end of its log:", *(f"    {line}" for line in lines)])
+
+
+def dial(path: str) -> socket | None:
+    """Connect to a UNIX socket; None when nobody listens there."""
+    connection = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except (FileNotFoundError, ConnectionError):
+        connection.close()
+        return None
+    return connection
+
+
+def exchange(connection: socket, fields: list[str]) -> tuple[bool, str] | None:
+    """Send a request, and return the answer: None when the other side ended instead."""
+    send(connection, fields)
+    return receive(connection)
+
+
+def send(connection: socket, fields: list[str], files: Sequence[int] = ()) -> None:
+    """Send a request, and open files along with it.
+
+    When the other side has ended, nothing happens: `receive` tells.
+    """
+    request = "\0".join(fields).encode(errors="surrogateescape")
+    header = f"casesim-resident {PROTOCOL} {len(request)}\n".encode()
+    try:
+        if files:
+            from _socket import SCM_RIGHTS, SOL_SOCKET
+            from array import array
+
+            connection.sendmsg([header], [(SOL_SOCKET, SCM_RIGHTS, array("i", files))])
+            header = b""
+        connection.sendall(header + request)
+    except ConnectionError:
+        pass
+
+
+def receive(connection: socket) -> tuple[bool, str] | None:
+    """Wait for the answer and close; None when the other side ended instead."""
+    parts = []
+    try:
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    except ConnectionError:
+        pass
+    finally:
+        connection.close()
+    status, _, text = b"".join(parts).partition(b"\n")
+    word, _, length = status.partition(b" ")
+    if word not in (b"ok", b"failed") or length != b"%d" % len(text):
+        return None
+    return word == b"ok", text.decode(errors="replace")
+
+
+def find_owner() -> tuple[str, str]:
+    """The process whose end ends the server: its id and its start time.
+
+    It is the nearest ancestor that is Snakemake, under SLURM the one inside the
+    allocation; without Snakemake, the process that started the client.
+    """
+    parent = pid = os.getppid()
+    while pid > 0:
+        information = process_information(pid)
+        if information is None:
+            break
+        next_pid, started, command = information
+        if _is_snakemake(command):
+            return str(pid), started
+        pid = next_pid
+    information = process_information(parent)
+    return str(parent), "" if information is None else information[1]
+
+
+def _is_snakemake(command: list[str]) -> bool:
+    """Whether a command line is `snakemake`, `python .../snakemake` or `-m snakemake`.
+
+    A shell that runs a job has the word in its script or in a path, too.
+    """
+    names = [os.path.basename(word) for word in command[:4]]
+    if not names or not names[0].startswith("python"):
+        return names[:1] == ["snakemake"]
+    return any(name.removesuffix(".py") == "snakemake" for name in names[1:])
+
+
+def process_information(pid: int) -> tuple[int, str, list[str]] | None:
+    """A process's parent, start time and command line; None when it has ended.
+
+    A process that has ended and waits for its parent to take notice counts as ended.
+    """
+    if not os.path.exists("/proc/self/stat"):
+        return _process_information_by_ps(pid)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name, in parentheses, can itself contain parentheses and spaces.
+            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = os.fsdecode(file.read()).split("\0")[:-1]
+    except OSError:
+        return None
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[1]), fields[19].decode(), command
+
+
+def _process_information_by_ps(pid: int) -> tuple[int, str, list[str]] | None:
+    """The same where there is no /proc (macOS); start times are whole seconds there."""
+    import subprocess
+
+    shown = subprocess.run(
+        ["ps", "-o", "stat=,ppid=,lstart=,command=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LC_ALL": "C"},
+    ).stdout.split()
+    if len(shown) < 7 or shown[0].startswith("Z"):
+        return None
+    return int(shown[1]), "-".join(shown[2:7]), shown[7:]
+
+
+def code_version() -> str:
+    """What changes when a file of the package changes."""
+    folders, files = [_FOLDER], []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith(".py"):
+                    status = entry.stat()
+                    files.append((entry.path, status.st_size, status.st_mtime_ns))
+    files.sort()
+    return f"{PROTOCOL}-{crc32(repr(files).encode()):08x}"

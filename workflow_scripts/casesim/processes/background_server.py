@@ -1,0 +1,198 @@
+"""What the processes beside the jobs have in common: their socket, and their end.
+
+See `background` for who starts them and what a request is.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from casesim.errors import UserError
+from casesim.processes import background, devices
+
+# Can be shortened by whoever pays for idle memory.
+IDLE_SECONDS = float(os.environ.get("CASESIM_RESIDENT_IDLE_SECONDS", "600"))
+SECONDS_BETWEEN_LOOKS = 1.0
+
+_SECONDS_TO_EXCHANGE = 10.0
+_SECONDS_TO_KEEP_LOGS = 3600.0
+_LONGEST_HEADER = 64
+
+
+@dataclass
+class Request:
+    """What a job asks for; `files` are open descriptors that came along with it."""
+
+    verb: str
+    key: str
+    directory: str
+    arguments: list[str]
+    files: list[int] = field(default_factory=list)
+
+    def close_files(self) -> None:
+        while self.files:
+            os.close(self.files.pop())
+
+
+def read_request(connection: socket.socket, max_files: int = 0) -> Request:
+    """Read one request, and not a byte more.
+
+    Raises `UserError` for what is no request of this protocol.
+    """
+    connection.settimeout(_SECONDS_TO_EXCHANGE)
+    header, files = b"", []
+    while not header.endswith(b"\n") and len(header) < _LONGEST_HEADER:
+        byte, received, *_ = socket.recv_fds(connection, 1, max_files)
+        files += received
+        if not byte:
+            break
+        header += byte
+    request = Request("", "", "", [], files)
+    try:
+        words = header.split()
+        if words[:2] != [b"casesim-resident", b"%d" % background.PROTOCOL]:
+            raise UserError(f"This is not protocol {background.PROTOCOL}: {words!r}")
+        length = int(words[2])
+        if not 0 <= length <= background.MAX_REQUEST_BYTES:
+            raise UserError(f"A request of {length} bytes is too long.")
+        content = b""
+        while part := connection.recv(length - len(content)):
+            content += part
+        if len(content) != length:
+            raise UserError("The request ended early.")
+        fields = os.fsdecode(content).split("\0")
+        request.verb, request.key, request.directory, *request.arguments = fields
+    except BaseException:
+        request.close_files()
+        # What is left unread would reach the client as an error instead of the answer.
+        with suppress(OSError):
+            connection.setblocking(False)
+            connection.recv(background.MAX_REQUEST_BYTES)
+        raise
+    return request
+
+
+def answer(connection: socket.socket, succeeded: bool, text: str) -> None:
+    """Send the answer; a client that has gone does not matter."""
+    content = text.encode(errors="replace")
+    word = b"ok" if succeeded else b"failed"
+    with suppress(OSError), connection:
+        connection.settimeout(_SECONDS_TO_EXCHANGE)
+        connection.sendall(b"%s %d\n" % (word, len(content)) + content)
+        # Processes that inherited the connection do not keep the client waiting.
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def explain(error: BaseException) -> str:
+    """An error as the job that met it is told."""
+    if isinstance(error, UserError):
+        return f"Error: {error}"
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+class Endpoint:
+    """The socket `<path>.sock` where jobs ask, and those for whom it is there.
+
+    The caller holds the lock `<path>.lock`, so that no other process has this path.
+    """
+
+    def __init__(self, path: str, key: str, lock: int, owner: tuple[str, str]) -> None:
+        self._lock = lock
+        self._socket_path = Path(f"{path}.sock")
+        self._files = [Path(f"{path}{suffix}") for suffix in (".sock", ".log", ".lock")]
+        self._key = key
+        self._owner = owner
+        # Left by a server that was killed.
+        self._socket_path.unlink(missing_ok=True)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            self.listener.bind(str(self._socket_path))
+        finally:
+            os.umask(before)
+        self.listener.listen(socket.SOMAXCONN)
+        self._inode = self._socket_path.stat().st_ino
+
+    def check(self, request: Request) -> None:
+        """Raise `UserError` when a request is meant for another process."""
+        if request.key != self._key:
+            raise UserError(
+                "This process serves another version or run: "
+                f"{self._key!r}, not {request.key!r}."
+            )
+
+    def is_needed(self) -> bool:
+        """Whether the owner lives and jobs can find the socket."""
+        pid, started = self._owner
+        owner = background.process_information(int(pid))
+        if owner is None or owner[1] != started:
+            return False
+        # After `last_connections` there is no socket to be found.
+        return self.listener.fileno() < 0 or self._is_listening()
+
+    def _is_listening(self) -> bool:
+        try:
+            return self._socket_path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def last_connections(self) -> list[socket.socket]:
+        """Take the socket away, and give those that had connected before.
+
+        Later ones start a process of their own.
+        """
+        self._socket_path.unlink(missing_ok=True)
+        self.listener.setblocking(False)
+        connections = []
+        with suppress(BlockingIOError):
+            while True:
+                connections.append(self.listener.accept()[0])
+        self.listener.close()
+        return connections
+
+    def close_lock(self) -> None:
+        """For a forked child, which must not hold the parent's place when that dies."""
+        os.close(self._lock)
+
+    def remove_files(self) -> None:
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+
+def start(path: str, key: str, lock: str, *owner: str) -> Endpoint:
+    """Become the process that `background.Service` has started with these arguments."""
+    # Should anything here start processes, the lock is not theirs.
+    os.set_inheritable(int(lock), False)
+    print(f"Process {os.getpid()}: {key}", flush=True)
+    faulthandler.enable()
+    # Ctrl-C reaches this process, too, and is for the owner to act on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup, SIGHUP is ignored, and stays so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    endpoint = Endpoint(path, key, int(lock), (owner[0], owner[1]))
+    remove_what_dead_servers_left(Path(path).parent)
+    return endpoint
+
+
+def remove_what_dead_servers_left(folder: Path) -> None:
+    for lock_path in folder.glob("*.lock"):
+        with suppress(OSError):
+            # Fresh logs are still to be shown by the clients of the server that died.
+            if time.time() - lock_path.stat().st_mtime < _SECONDS_TO_KEEP_LOGS:
+                continue
+            lock = devices.try_lock(str(lock_path))
+            if lock is not None:
+                for suffix in (".sock", ".log", ".lock"):
+                    lock_path.with_suffix(suffix).unlink(missing_ok=True)
+                os.close(lock)

@@ -1,0 +1,124 @@
+"""The client of the resident predictor: what a `predict` job runs.
+
+Starting Python, torch and CUDA and loading a model takes seconds, the network tenths of
+one. So the job hands its arguments to a process that has all that loaded: one for each
+device and each run of the workflow, started by the first client that needs it (see
+`resident_server`), and gone soon after the run.
+
+The request, which `background` describes, holds the client's arguments as they are; the
+answer is a text for the job's log. Only light modules are imported, for the reason
+given in `devices`; arguments passed on unparsed save argparse and json.
+"""
+# ruff: noqa: PTH100, PTH109, PTH118
+# ruff: noqa: PTH208
+
+from __future__ import annotations
+
+import os
+import sys
+
+from casesim.errors import UserError
+from casesim.processes import devices
+from casesim.processes.background import Service, dial, exchange
+
+SERVE = "--serve"
+
+_RELEASE_SECONDS = 600.0
+# A predictor that dies costs its jobs a few seconds, not a failure: in a submission of
+# many cells, a failed one is done only by the next run of the workflow.
+_ATTEMPTS = 2
+
+# Threads that wait for work by spinning take the cores from the training beside them.
+_QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+
+
+def main(program: str, arguments: list[str]) -> int:
+    """Run the client, or the server when the arguments say so; return the exit status.
+
+    `program` is the script that calls this: a server is started by running it again.
+    """
+    try:
+        if arguments[:1] == [SERVE]:
+            from casesim.processes.resident_server import serve
+
+            return serve(arguments[1:])
+        resident = os.environ.get("CASESIM_RESIDENT") != "0"
+        if "--no-resident" in arguments or not resident:
+            return _predict_here(program, arguments)
+        return _predict_in_resident(program, arguments)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _predict_here(program: str, arguments: list[str]) -> int:
+    """The same prediction in this process, which is started again with its packages."""
+    if sys.flags.no_site:
+        os.execv(sys.executable, [sys.executable, program, *arguments])
+    os.environ.update(_QUIET_THREADS)
+    with devices.reserve(_number_of_gpus(arguments)) as slot:
+        from casesim.processes.resident_server import predict_once
+
+        device = devices.torch_device(slot.gpu)
+        print(predict_once(os.getcwd(), arguments, device))
+    return 0
+
+
+def _predict_in_resident(program: str, arguments: list[str]) -> int:
+    with devices.reserve(_number_of_gpus(arguments), shared=True) as slot:
+        server = _server(slot, os.path.abspath(program))
+        request = ["predict", server.key, os.getcwd(), *arguments]
+        answer = None
+        for _ in range(_ATTEMPTS):
+            connection = server.connect()
+            socket_file = server.socket_file()
+            answer = exchange(connection, request)
+            if answer is not None:
+                break
+            print(f"Error: {server.death()}", file=sys.stderr, flush=True)
+            server.bury(socket_file)
+        if answer is None:
+            return 1
+    succeeded, text = answer
+    print(text, file=sys.stdout if succeeded else sys.stderr)
+    return 0 if succeeded else 1
+
+
+def _number_of_gpus(arguments: list[str]) -> int:
+    """The value of `--gpu`, the one argument that the client itself needs."""
+    try:
+        return int(arguments[arguments.index("--gpu") + 1])
+    except (ValueError, IndexError):
+        raise UserError("predict needs --gpu followed by a whole number.") from None
+
+
+def _server(slot: devices.Slot, program: str) -> Service:
+    """The resident predictor of one device."""
+    environment = dict(_QUIET_THREADS)
+    if slot.gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    return Service(
+        "resident predictor",
+        slot.name,
+        [sys.executable, program, SERVE],
+        [slot.gpu or ""],
+        environment,
+    )
+
+
+def release_memory(slot: devices.Slot) -> None:
+    """Make every resident predictor of a device drop what it has loaded.
+
+    It answers when it has finished what it was computing: even a request whose client
+    was killed never overlaps with what the caller does next.
+    """
+    folder = devices.private_folder()
+    for name in sorted(os.listdir(folder)):
+        if not (name.startswith(f"{slot.name}-") and name.endswith(".sock")):
+            continue
+        connection = dial(os.path.join(folder, name))
+        if connection is not None:
+            connection.settimeout(_RELEASE_SECONDS)
+            exchange(connection, ["release", "", "/"])

@@ -1,0 +1,26 @@
+"""Bring one case into nnU-Net's raw format, without altering a voxel."""
+
+from typing import TYPE_CHECKING
+
+from casesim.cohort.cohort import Case, import_case
+from casesim.files import logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        options = snakemake.params.cohort
+        import_case(
+            Case.from_record(snakemake.params.case),
+            dict(options["label_map"]),
+            snakemake.output.images,
+            snakemake.output.label,
+            options["phantom"],
+            options["seed"],
+        )
+
+
+if __name__ == "__main__":
+    main()

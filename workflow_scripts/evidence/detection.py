@@ -1,0 +1,51 @@
+"""How well each score of the train cases finds the planted defects."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from casesim.files import atomic_path, logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        import pandas as pd
+
+        from casesim.evidence import evidence
+        from casesim.report import figures
+        from casesim.similarity import clustering
+
+        def read(path: str) -> pd.DataFrame:
+            # A case may be called NA: only an empty field is an undefined value.
+            return pd.read_csv(
+                path,
+                sep="\t",
+                dtype={"case": str, "region": str, "planted": str},
+                keep_default_na=False,
+                na_values={"dice": [""], "donor_effect": [""]},
+            )
+
+        base = read(snakemake.input.base)
+        base = base[base["region"] == snakemake.params.region]
+        quality = [
+            json.loads(Path(path).read_text(encoding="utf-8"))
+            for path in snakemake.input.label_quality
+        ]
+        cohort = read(snakemake.input.cohort)
+        scores = evidence.suspicion_scores(
+            clustering.read_clusters(snakemake.input.clusters),
+            read(snakemake.input.effects).set_index("case")["donor_effect"],
+            base.set_index("case")["dice"],
+            {record["case"]: record["label_quality"] for record in quality},
+        )
+        table = evidence.detection(cohort, scores)
+        with atomic_path(snakemake.output.table) as temporary:
+            table.to_csv(temporary, sep="\t", index=False)
+        figures.detection(table, snakemake.output.png, snakemake.output.svg)
+
+
+if __name__ == "__main__":
+    main()

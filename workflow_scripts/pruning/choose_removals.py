@@ -1,0 +1,48 @@
+"""The train cases that one arm removes from the pool."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from casesim.files import atomic_path, logged
+from casesim.pruning import pruning
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def read_table(path: str) -> list[dict[str, str]]:
+    """The rows of a tab-separated table."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def write_cases(path: str, cases: Iterable[str]) -> None:
+    """One case id a line, sorted."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{case}\n" for case in sorted(cases)))
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        base_dice = {
+            row["case"]: float(row["dice"] or "nan")
+            for row in read_table(snakemake.input.base)
+            if row["region"] == snakemake.params.region
+        }
+        removed = pruning.choose(
+            snakemake.wildcards.arm,
+            snakemake.params.pool,
+            read_table(snakemake.input.clusters),
+            base_dice,
+            snakemake.params.seed,
+        )
+        print(f"{snakemake.wildcards.arm} removes {len(removed)}: {', '.join(removed)}")
+        kept = set(snakemake.params.pool) - set(removed)
+        write_cases(snakemake.output.training_cases, kept)
+        write_cases(snakemake.output.removed_cases, removed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Case by case, before and after the removal, and what it says on average."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from casesim.files import logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        import pandas as pd
+
+        from casesim.evidence import evidence
+        from casesim.report import figures
+
+        def read(path: str) -> pd.DataFrame:
+            # A case may be called NA: only an empty field is an undefined value.
+            return pd.read_csv(
+                path,
+                sep="\t",
+                dtype={"case": str, "region": str, "model": str},
+                keep_default_na=False,
+                na_values=[""],
+            )
+
+        removed = {
+            Path(path).parent.name: Path(path).read_text(encoding="utf-8").split()
+            for path in snakemake.input.removed
+        }
+        table = evidence.comparison(
+            [read(path) for path in snakemake.input.before],
+            [read(path) for path in snakemake.input.after],
+            snakemake.params.models,
+            snakemake.params.seed,
+            removed,
+            read(snakemake.input.cohort),
+        )
+        summary = evidence.summary(table, seed=snakemake.params.seed)
+        print(summary["verdict"])
+        evidence.write_comparison(table, snakemake.output.table)
+        evidence.write_summary(summary, snakemake.output.summary)
+        figures.comparison(table, snakemake.output.png, snakemake.output.svg)
+
+
+if __name__ == "__main__":
+    main()

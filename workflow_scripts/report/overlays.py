@@ -1,0 +1,52 @@
+"""The most improved and the most worsened case: reference, before and after."""
+
+from typing import TYPE_CHECKING
+
+from casesim.files import logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        import pandas as pd
+
+        from casesim import images
+        from casesim.evidence import evidence
+        from casesim.report import figures
+
+        cases = list(snakemake.params.cases)
+        table = pd.read_csv(
+            snakemake.input.table,
+            sep="\t",
+            dtype={"case": str},
+            keep_default_na=False,
+            na_values=[""],
+        )
+        overlays = []
+        for word, case, change in evidence.extremes(table, **snakemake.params.model):
+            number = cases.index(case)
+            image, spacing = images.read_axial(snakemake.input.images[number])
+            reference, before, after = (
+                images.read_axial(paths[number])[0]
+                for paths in (
+                    snakemake.input.labels,
+                    snakemake.input.before,
+                    snakemake.input.after,
+                )
+            )
+            title = f"{case}\n{word}: mean Dice {change:+.3f}"
+            overlays.append(
+                figures.Overlay(title, image, reference, before, after, spacing)
+            )
+        figures.overlays(
+            overlays,
+            snakemake.params.labels,
+            snakemake.output.png,
+            snakemake.output.svg,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Row and column effect of each train case, ranked, with a word for why."""
+
+from typing import TYPE_CHECKING
+
+from casesim.files import atomic_path, logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        from casesim.report import figures
+        from casesim.similarity import clustering
+
+        effects = clustering.case_effects(
+            clustering.read_matrix(snakemake.input.matrix)
+        )
+        with atomic_path(snakemake.output.table) as temporary:
+            effects.to_csv(temporary, sep="\t", index=False)
+        figures.effects_scatter(effects, snakemake.output.png, snakemake.output.svg)
+
+
+if __name__ == "__main__":
+    main()

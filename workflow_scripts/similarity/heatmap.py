@@ -1,0 +1,27 @@
+"""The similarity matrix as a heat map, in leaf order."""
+
+from typing import TYPE_CHECKING
+
+from casesim.files import logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        from casesim.report import figures
+        from casesim.similarity import clustering
+
+        figures.heatmap(
+            clustering.read_matrix(snakemake.input.matrix),
+            clustering.read_linkage(snakemake.input.linkage),
+            clustering.read_clusters(snakemake.input.clusters),
+            snakemake.output.png,
+            snakemake.output.svg,
+            region=snakemake.params.region,
+        )
+
+
+if __name__ == "__main__":
+    main()
