@@ -15,7 +15,7 @@ def main() -> None:
         import pandas as pd
 
         from casesim.evidence import evidence
-        from casesim.report import figures
+        from casesim.report import detection
         from casesim.similarity import clustering
 
         def read(path: str) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def main() -> None:
         table = evidence.detection(cohort, scores)
         with atomic_path(snakemake.output.table) as temporary:
             table.to_csv(temporary, sep="\t", index=False)
-        figures.detection(table, snakemake.output.png, snakemake.output.svg)
+        detection.draw(table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def main() -> None:
         import pandas as pd
 
         from casesim.evidence import evidence
-        from casesim.report import figures
+        from casesim.report import comparison
 
         def read(path: str) -> pd.DataFrame:
             # A case may be called NA: only an empty field is an undefined value.
@@ -42,7 +42,7 @@ def main() -> None:
         print(summary["verdict"])
         evidence.write_comparison(table, snakemake.output.table)
         evidence.write_summary(summary, snakemake.output.summary)
-        figures.comparison(table, snakemake.output.png, snakemake.output.svg)
+        comparison.draw(table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":

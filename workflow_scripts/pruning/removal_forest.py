@@ -14,20 +14,20 @@ def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.evidence import evidence
         from casesim.pruning import pruning
-        from casesim.report import figures
+        from casesim.report import forest, null_distribution
 
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
-        forest = evidence.forest(summary)
-        figures.removal_forest(
-            forest,
+        changes = evidence.forest(summary)
+        forest.draw(
+            changes,
             snakemake.output.forest_png,
             snakemake.output.forest_svg,
             relevant=evidence.RELEVANT_CHANGE,
         )
         worst = summary["arms"][evidence.HEADLINE_ARM]["regions"]
         held_out = worst[evidence.PRIMARY_REGION]["held_out"]
-        means = forest.set_index("arm")["mean"]
-        figures.null_distribution(
+        means = changes.set_index("arm")["mean"]
+        null_distribution.draw(
             means[evidence.HEADLINE_ARM],
             means[[arm for arm in means.index if pruning.is_random(arm)]],
             snakemake.output.null_png,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim import images
-        from casesim.report import figures
+        from casesim.report import gallery
 
         names = snakemake.params.channels
         paths = iter(snakemake.input.images)
@@ -21,8 +21,8 @@ def main() -> None:
         ):
             label, spacing = images.read_axial(label_path)
             shown = {name: images.read_axial(next(paths))[0] for name in names}
-            cases.append(figures.GalleryCase(case, shown, label, spacing))
-        figures.cohort_gallery(
+            cases.append(gallery.GalleryCase(case, shown, label, spacing))
+        gallery.draw(
             cases, snakemake.params.labels, snakemake.output.png, snakemake.output.svg
         )
 

@@ -14,7 +14,7 @@ def main() -> None:
 
         from casesim import images
         from casesim.evidence import evidence
-        from casesim.report import figures
+        from casesim.report import overlays
 
         cases = list(snakemake.params.cases)
         table = pd.read_csv(
@@ -24,7 +24,7 @@ def main() -> None:
             keep_default_na=False,
             na_values=[""],
         )
-        overlays = []
+        shown = []
         for word, case, change in evidence.extremes(table, **snakemake.params.model):
             number = cases.index(case)
             image, spacing = images.read_axial(snakemake.input.images[number])
@@ -37,11 +37,11 @@ def main() -> None:
                 )
             )
             title = f"{case}\n{word}: mean Dice {change:+.3f}"
-            overlays.append(
-                figures.Overlay(title, image, reference, before, after, spacing)
+            shown.append(
+                overlays.Overlay(title, image, reference, before, after, spacing)
             )
-        figures.overlays(
-            overlays,
+        overlays.draw(
+            shown,
             snakemake.params.labels,
             snakemake.output.png,
             snakemake.output.svg,

@@ -10,15 +10,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.report import figures
+        from casesim.report import effects
         from casesim.similarity import clustering
 
-        effects = clustering.case_effects(
-            clustering.read_matrix(snakemake.input.matrix)
-        )
+        table = clustering.case_effects(clustering.read_matrix(snakemake.input.matrix))
         with atomic_path(snakemake.output.table) as temporary:
-            effects.to_csv(temporary, sep="\t", index=False)
-        figures.effects_scatter(effects, snakemake.output.png, snakemake.output.svg)
+            table.to_csv(temporary, sep="\t", index=False)
+        effects.draw(table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":

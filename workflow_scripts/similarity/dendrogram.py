@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.report import figures
+        from casesim.report import dendrogram
         from casesim.similarity import clustering
 
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
-        figures.dendrogram(
+        dendrogram.draw(
             clustering.read_linkage(snakemake.input.linkage),
             clustering.read_clusters(snakemake.input.clusters),
             snakemake.output.png,

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.report import figures
+        from casesim.report import heatmap
         from casesim.similarity import clustering
 
-        figures.heatmap(
+        heatmap.draw(
             clustering.read_matrix(snakemake.input.matrix),
             clustering.read_linkage(snakemake.input.linkage),
             clustering.read_clusters(snakemake.input.clusters),

@@ -28,7 +28,7 @@ def read_refits() -> "pd.DataFrame | None":
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.report import figures
+        from casesim.report import stability as figure
         from casesim.similarity import clustering, stability
 
         result = stability.stability(
@@ -40,7 +40,7 @@ def main() -> None:
         )
         print(result.summary["statement"])
         stability.write(result, snakemake.output.table, snakemake.output.summary)
-        figures.stability(result.table, snakemake.output.png, snakemake.output.svg)
+        figure.draw(result.table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":
