@@ -127,15 +127,17 @@ def settings(name: str) -> dict[str, Any]:
 
 def prepare(setting: Setting, size: common.Size) -> None:
     """Phantoms, plans, the copies of one case, and a base model."""
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import preprocessing
     from casesim.training.augmentation import augment
 
     case = common.prepare_cases(setting, size)[0]
     if size is common.SIZES["demo"]:
         common.use_batches_of_the_demo(setting)
-    image, label_map, _ = nnunet.read_case(setting.images(case), setting.label(case))
+    image, label_map, _ = preprocessing.read_case(
+        setting.images(case), setting.label(case)
+    )
     for copy, stem in enumerate(setting.stems):
-        nnunet.preprocess_arrays(
+        preprocessing.preprocess_arrays(
             *augment(image, label_map, AUGMENTATION, case, copy, 0),
             size.spacing,
             setting.plans,
@@ -159,7 +161,7 @@ def run_nnunet(setting: Setting) -> None:
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from casesim.nnunet import nnunet
+    from casesim.nnunet.files import read_json
 
     class TimedTrainer(nnUNetTrainer):
         """nnU-Net's trainer, with a clock around the iterations of an epoch."""
@@ -174,10 +176,10 @@ def run_nnunet(setting: Setting) -> None:
 
     torch.set_num_threads(setting.threads)
     trainer = TimedTrainer(
-        {**nnunet.read_json(setting.plans), "continue_training": False},
+        {**read_json(setting.plans), "continue_training": False},
         common.CONFIGURATION,
         "all",
-        nnunet.read_json(setting.dataset),
+        read_json(setting.dataset),
         torch.device(common.device()),
     )
     trainer.num_epochs = setting.epochs

@@ -334,9 +334,9 @@ def differences_of_dice(
 ) -> list[float]:
     """Dice of (a) less that of (b), for each label of each cell."""
     from casesim.inference import overlap
-    from casesim.nnunet import nnunet
+    from casesim.nnunet.files import read_json
 
-    numbers = nnunet.read_json(setting.dataset)["labels"]
+    numbers = read_json(setting.dataset)["labels"]
     found = []
     for model in models:
         summary = json.loads(summary_path(setting, model).read_text())

@@ -4,7 +4,7 @@
         [--threads N] [--output docs/benchmarks/predictor.md]
 
 Both sides run in this process, in turns, from a preprocessed case in memory to its
-logits: `predictor.predict_logits`, and `predict_logits_from_preprocessed_data` of
+logits: `sliding_window.predict_logits`, and `predict_logits_from_preprocessed_data` of
 `nnUNetPredictor`, with mirroring and half-tile steps. The process has the memory
 settings of the resident predictor (`background.KEEP_FREED_MEMORY`), for both. The
 weights are those of a start, which take as long as trained ones. `demo` is a case of
@@ -30,7 +30,7 @@ from benchmarks import setting as common
 if TYPE_CHECKING:
     import numpy as np
 
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import checkpoints
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,22 @@ class Comparison:
         return [b / a for a, b in zip(self.ours, self.theirs, strict=True)]
 
 
-def untrained_model(setting: common.Setting) -> "nnunet.Model":
+def untrained_model(setting: common.Setting) -> "checkpoints.Model":
     """The network of the plans, with random weights, as the workflow loads it."""
     import torch
 
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import checkpoints, planning
+    from casesim.nnunet.files import read_json
 
     torch.manual_seed(0)
-    plans_manager, configuration = nnunet.load_plans(
+    plans_manager, configuration = planning.load_plans(
         setting.plans, common.CONFIGURATION
     )
-    dataset = nnunet.read_json(setting.dataset)
-    network = nnunet.build_network(
+    dataset = read_json(setting.dataset)
+    network = checkpoints.build_network(
         plans_manager, configuration, dataset, deep_supervision=True, initialise=True
     )
-    checkpoint = nnunet.save_model(
+    checkpoint = checkpoints.save_model(
         setting.model("untrained"),
         network.state_dict(),
         plans_manager.plans,
@@ -70,10 +71,10 @@ def untrained_model(setting: common.Setting) -> "nnunet.Model":
         common.CONFIGURATION,
         (0, 1),
     )
-    return nnunet.load_model(checkpoint, common.device())
+    return checkpoints.load_model(checkpoint, common.device())
 
 
-def nnunet_predictor(model: "nnunet.Model") -> Any:
+def nnunet_predictor(model: "checkpoints.Model") -> Any:
     """nnU-Net's predictor with a copy of the network: ours may change its form."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -107,19 +108,19 @@ def middle(data: "np.ndarray", slices: int | None) -> "np.ndarray":
 
 
 def compare(
-    model: "nnunet.Model", data: "np.ndarray", repeats: int, threads: int
+    model: "checkpoints.Model", data: "np.ndarray", repeats: int, threads: int
 ) -> Comparison:
     """Time both in turns, after one turn that does not count."""
     import torch
 
-    from casesim.inference import predictor
+    from casesim.inference import sliding_window
 
     torch.set_num_threads(threads)
     theirs = nnunet_predictor(model)
     tensor = torch.as_tensor(data)
 
     def predict_ours() -> torch.Tensor:
-        return predictor.predict_logits(model, data).cpu()
+        return sliding_window.predict_logits(model, data).cpu()
 
     def predict_theirs() -> torch.Tensor:
         return theirs.predict_logits_from_preprocessed_data(tensor).cpu()
@@ -178,7 +179,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, help="put the tables into this file")
     arguments = parser.parse_args()
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import preprocessing
     from casesim.processes import background
 
     if not background.KEEP_FREED_MEMORY.items() <= os.environ.items():
@@ -193,7 +194,7 @@ def main() -> None:
             setting = common.Setting(Path(folder), arguments.threads)
             case = common.prepare_cases(setting, common.SIZES[size])[0]
             common.preprocess(setting, [case])
-            data, _, _ = nnunet.load_preprocessed(setting.stem(case))
+            data, _, _ = preprocessing.load_preprocessed(setting.stem(case))
             part = middle(data, slices if size == "real" else None)
             if size == "real":
                 common.set_stages(setting, common.REAL_STAGES)

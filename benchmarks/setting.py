@@ -74,9 +74,9 @@ class Setting:
     @property
     def plan(self) -> dict[str, Any]:
         """nnU-Net's plan of the configuration."""
-        from casesim.nnunet import nnunet
+        from casesim.nnunet.files import read_json
 
-        return nnunet.read_json(self.plans)["configurations"][CONFIGURATION]
+        return read_json(self.plans)["configurations"][CONFIGURATION]
 
     def images(self, case: str) -> list[Path]:
         """The channels of a case; phantoms have four."""
@@ -122,7 +122,7 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
     import SimpleITK
 
     from casesim.cohort import phantom
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import planning
 
     cases = phantom.case_ids(size.cases)
     options = {"shape": size.shape, "spacing": size.spacing, "scanners": 3}
@@ -138,7 +138,7 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
             volume = SimpleITK.GetImageFromArray(array)
             volume.SetSpacing(size.spacing[::-1])
             SimpleITK.WriteImage(volume, str(path))
-    nnunet.plan(
+    planning.plan(
         setting.raw,
         setting.preprocessed,
         cases,
@@ -152,10 +152,10 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
 
 def preprocess(setting: Setting, cases: Sequence[str]) -> list[Path]:
     """Preprocess cases under the common plans; their stems."""
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import preprocessing
 
     for case in cases:
-        nnunet.preprocess_case(
+        preprocessing.preprocess_case(
             setting.images(case),
             setting.label(case),
             setting.plans,
@@ -174,9 +174,9 @@ def train(
     start_from: Path | None = None,
 ) -> Path:
     """A model of a few iterations, in one epoch; its checkpoint."""
-    from casesim.training import trainer
+    from casesim.training import run
 
-    trainer.train(
+    run.train(
         stems,
         setting.plans,
         setting.dataset,
@@ -197,13 +197,13 @@ def train(
 
 def use_batches_of_the_demo(setting: Setting) -> None:
     """Plan the batch size of config/config.yaml, which is for a CPU."""
-    from casesim.nnunet import nnunet
+    from casesim.nnunet.files import read_json, write_json
 
     demo = yaml.safe_load((ROOT / "config/config.yaml").read_text("utf-8"))
-    plans = nnunet.read_json(setting.plans)
+    plans = read_json(setting.plans)
     configuration = plans["configurations"][CONFIGURATION]
     configuration["batch_size"] = demo["nnunet"]["batch_size"]
-    nnunet.write_json(setting.plans, plans)
+    write_json(setting.plans, plans)
 
 
 def set_stages(setting: Setting, number: int) -> None:
@@ -212,9 +212,9 @@ def set_stages(setting: Setting, number: int) -> None:
     The planner stops where the feature maps are too small to be halved again; stages
     beyond that keep their size, and are as wide as the last one.
     """
-    from casesim.nnunet import nnunet
+    from casesim.nnunet.files import read_json, write_json
 
-    plans = nnunet.read_json(setting.plans)
+    plans = read_json(setting.plans)
     architecture = plans["configurations"][CONFIGURATION]["architecture"]
     kwargs = architecture["arch_kwargs"]
     more = number - kwargs["n_stages"]
@@ -225,7 +225,7 @@ def set_stages(setting: Setting, number: int) -> None:
     ] * more
     kwargs["strides"] += [[1] * len(kwargs["strides"][0])] * more
     kwargs["n_stages"] = number
-    nnunet.write_json(setting.plans, plans)
+    write_json(setting.plans, plans)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -67,14 +67,15 @@ def agreement(setting: common.Setting, models: int, cases: Sequence[str]) -> Agr
 
 def store_in_half(setting: common.Setting, checkpoint: Path) -> Path:
     """The same model as `training.storage: float16` keeps it."""
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import checkpoints
+    from casesim.nnunet.files import read_json
 
-    content = nnunet.read_checkpoint(checkpoint)
-    return nnunet.save_model(
+    content = checkpoints.read_checkpoint(checkpoint)
+    return checkpoints.save_model(
         setting.model("half"),
         content["network_weights"],
-        nnunet.read_json(setting.plans),
-        nnunet.read_json(setting.dataset),
+        read_json(setting.plans),
+        read_json(setting.dataset),
         common.CONFIGURATION,
         content["inference_allowed_mirroring_axes"],
         storage="float16",
@@ -83,17 +84,18 @@ def store_in_half(setting: common.Setting, checkpoint: Path) -> Path:
 
 def dice(setting: common.Setting, checkpoint: Path, case: str) -> list[float]:
     """Dice of each foreground label of one case; phantoms have all of them."""
-    from casesim.inference import overlap, predictor
-    from casesim.nnunet import nnunet
+    from casesim.inference import label_maps, overlap, sliding_window
+    from casesim.nnunet import checkpoints, preprocessing
+    from casesim.nnunet.files import read_json
 
-    model = nnunet.load_model(checkpoint, common.device())
-    data, _, properties = nnunet.load_preprocessed(setting.stem(case))
-    logits = predictor.predict_logits(model, data)
-    predicted = predictor.to_label_map(model, logits, properties)
-    labels = nnunet.read_json(setting.dataset)["labels"]
+    model = checkpoints.load_model(checkpoint, common.device())
+    data, _, properties = preprocessing.load_preprocessed(setting.stem(case))
+    logits = sliding_window.predict_logits(model, data)
+    predicted = label_maps.to_label_map(model, logits, properties)
+    labels = read_json(setting.dataset)["labels"]
     counts = overlap.count(
         predicted,
-        predictor.read_label_map(setting.label(case)),
+        label_maps.read_label_map(setting.label(case)),
         {name: (number,) for name, number in labels.items() if number},
     )
     return [overlap.dice(c["tp"], c["fp"], c["fn"]) for c in counts.values()]
@@ -103,16 +105,17 @@ def checkpoint_sizes(setting: common.Setting) -> dict[str, int]:
     """Bytes of a checkpoint with weights only, in two formats, and with SGD's state."""
     import torch
 
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import checkpoints, planning
+    from casesim.nnunet.files import read_json
 
-    plans, configuration = nnunet.load_plans(setting.plans, common.CONFIGURATION)
-    dataset = nnunet.read_json(setting.dataset)
-    network = nnunet.build_network(
+    plans, configuration = planning.load_plans(setting.plans, common.CONFIGURATION)
+    dataset = read_json(setting.dataset)
+    network = checkpoints.build_network(
         plans, configuration, dataset, deep_supervision=True, initialise=True
     )
     sizes = {}
     for storage in ("float32", "float16"):
-        path = nnunet.save_model(
+        path = checkpoints.save_model(
             setting.model(storage),
             network.state_dict(),
             plans.plans,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from casesim.nnunet import nnunet
+from casesim.nnunet import planning, preprocessing
 
 CHANNELS = ["FLAIR", "T1w", "T1gd", "T2w"]
 LABELS = {"background": 0, "edema": 1, "core": 2, "rim": 3}
@@ -72,7 +72,7 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
     """Five cases, planned and preprocessed for 2d; do not change its files."""
     root = tmp_path_factory.mktemp("tiny")
     cohort = TinyCohort(
-        root / "raw" / nnunet.DATASET, root / "preprocessed" / nnunet.DATASET
+        root / "raw" / planning.DATASET, root / "preprocessed" / planning.DATASET
     )
     for seed, case in enumerate(POOL + HELD_OUT):
         # The held-out case is a hundred times as bright, so that it would show.
@@ -85,7 +85,7 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
     (cohort.preprocessed / "dataset_fingerprint.json").write_text('{"stale": true}')
     stale = {"configurations": {"3d_fullres": {}, "mine": {"stale": True}}}
     cohort.plans.write_text(json.dumps(stale))
-    nnunet.plan(
+    planning.plan(
         cohort.raw,
         cohort.preprocessed,
         POOL[::-1],
@@ -95,7 +95,7 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
         processes=1,
     )
     for case in POOL + HELD_OUT:
-        nnunet.preprocess_case(
+        preprocessing.preprocess_case(
             cohort.images(case),
             cohort.label(case),
             cohort.plans,

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.nnunet import nnunet
+        from casesim.nnunet import planning
 
-        nnunet.plan(
+        planning.plan(
             Path(snakemake.output.raw_dataset).parent,
             Path(snakemake.output.plans).parent,
             snakemake.params.pool,

@@ -766,7 +766,7 @@ class RealHost(Host):
         import torch
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        from casesim.nnunet import nnunet
+        from casesim.nnunet import checkpoints, preprocessing
 
         super().__init__(folder)
         # A copy, because an edit of the package in the meantime starts another server.
@@ -780,10 +780,10 @@ class RealHost(Host):
         manager = PlansManager(PLANS)
         for seed, model in enumerate(("one", "two")):
             torch.manual_seed(seed)
-            network = nnunet.build_network(
+            network = checkpoints.build_network(
                 manager, manager.get_configuration("2d"), DATASET, False, True
             )
-            nnunet.save_model(
+            checkpoints.save_model(
                 folder / model, network.state_dict(), PLANS, DATASET, "2d", (0, 1)
             )
         generator = np.random.default_rng(0)
@@ -797,7 +797,7 @@ class RealHost(Host):
             for name, array in arrays:
                 files.append(folder / name)
                 SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), files[-1])
-            nnunet.preprocess_case(
+            preprocessing.preprocess_case(
                 [files[0]],
                 files[1],
                 folder / "plans.json",

@@ -29,13 +29,13 @@ def train(
     `configuration`, `schedule`, `seed` and `storage`; `settings` what they do not
     depend on: `checkpoint_minutes` and `validate_every`. `gpu` is the number of GPUs
     that the job has, `memory_mb` its memory, of which cases get half. For the rest, and
-    for what is raised, see `trainer.train`.
+    for what is raised, see `run.train`.
     """
     from casesim.processes import devices
-    from casesim.training import trainer
+    from casesim.training import run
 
     with devices.acquire(gpu) as device:
-        trainer.train(
+        run.train(
             cases,
             plans,
             dataset,
@@ -67,13 +67,13 @@ def augment_case(
     copy. What a copy looks like depends on `seed`, `case` and its place in `stems`; see
     `augmentation.augment`.
     """
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import preprocessing
     from casesim.training.augmentation import augment
 
-    image, label_map, spacing = nnunet.read_case(images, label)
+    image, label_map, spacing = preprocessing.read_case(images, label)
     for copy, stem in enumerate(stems):
         deformed = augment(image, label_map, augmentation, case, copy, seed)
-        nnunet.preprocess_arrays(
+        preprocessing.preprocess_arrays(
             *deformed, spacing, plans, dataset, configuration, stem
         )
 
@@ -86,10 +86,10 @@ def preprocess_case(
     configuration: str,
     stem: str,
 ) -> None:
-    """Crop, resample and normalise one case; see `nnunet.preprocess_case`."""
-    from casesim.nnunet import nnunet
+    """Crop, resample and normalise one case; see `preprocessing.preprocess_case`."""
+    from casesim.nnunet import preprocessing
 
-    nnunet.preprocess_case(images, label, plans, dataset, configuration, stem)
+    preprocessing.preprocess_case(images, label, plans, dataset, configuration, stem)
 
 
 def label_quality(
@@ -105,25 +105,26 @@ def label_quality(
     """Write cleanlab's label-quality score of one case by the model of its fold.
 
     `stem` is the preprocessed case (path without `.b2nd`), `options` are those of
-    `predictor.predict_logits`. `score` gets `case`, `fold` and `label_quality` as JSON.
-    Nothing is kept of the probabilities, which take as much space as the images.
+    `sliding_window.predict_logits`. `score` gets `case`, `fold` and `label_quality` as
+    JSON. Nothing is kept of the probabilities, which take as much space as the images.
     """
     import torch
 
     from casesim.evidence.label_quality import label_quality
-    from casesim.inference import predictor
-    from casesim.nnunet import nnunet
+    from casesim.inference import sliding_window
+    from casesim.nnunet import checkpoints, preprocessing
+    from casesim.nnunet.files import write_json
     from casesim.processes import devices
 
     torch.set_num_threads(threads)
-    data, labels, _ = nnunet.load_preprocessed(stem, with_seg=True)
+    data, labels, _ = preprocessing.load_preprocessed(stem, with_seg=True)
     if labels is None:
         raise ValueError(f"{stem} was preprocessed without its label map")
     with devices.acquire(gpu) as device:
-        model = nnunet.load_model(checkpoint, device)
-        logits = predictor.predict_logits(model, data, **options).cpu().numpy()
+        model = checkpoints.load_model(checkpoint, device)
+        logits = sliding_window.predict_logits(model, data, **options).cpu().numpy()
     quality = label_quality(labels[0], logits)
-    nnunet.write_json(score, {"case": case, "fold": fold, "label_quality": quality})
+    write_json(score, {"case": case, "fold": fold, "label_quality": quality})
 
 
 JOBS: dict[str, Callable[..., None]] = {
@@ -135,7 +136,8 @@ JOBS: dict[str, Callable[..., None]] = {
 
 # nnU-Net looks up readers, preprocessors and networks by name, at run time.
 _PREPROCESSING = (
-    "casesim.nnunet.nnunet",
+    "casesim.nnunet.checkpoints",
+    "casesim.nnunet.preprocessing",
     "nnunetv2.imageio.simpleitk_reader_writer",
     "nnunetv2.preprocessing.preprocessors.default_preprocessor",
     "nnunetv2.preprocessing.resampling.default_resampling",
@@ -144,7 +146,7 @@ _PREPROCESSING = (
 _NEEDED = {
     "train": (
         "casesim.processes.resident",
-        "casesim.training.trainer",
+        "casesim.training.run",
         "dynamic_network_architectures.architectures.unet",
         "matplotlib.backends.backend_agg",
         "matplotlib.figure",
@@ -153,7 +155,7 @@ _NEEDED = {
     ),
     "label_quality": (
         "casesim.evidence.label_quality",
-        "casesim.inference.predictor",
+        "casesim.inference.sliding_window",
         "casesim.processes.resident",
         "cleanlab.segmentation.rank",
         "dynamic_network_architectures.architectures.unet",

@@ -39,7 +39,7 @@ from casesim.processes.background_server import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from casesim.nnunet import nnunet
+    from casesim.nnunet import checkpoints
 
 Value = TypeVar("Value")
 
@@ -205,13 +205,15 @@ class NnunetPredictor:
         import blosc2
         import torch
 
-        from casesim.inference import predictor
-        from casesim.nnunet import nnunet
+        from casesim.inference import cell, label_maps
+        from casesim.nnunet import checkpoints, preprocessing
 
         self._blosc2 = blosc2
         self._torch = torch
-        self._nnunet = nnunet
-        self._predictor = predictor
+        self._cell = cell
+        self._checkpoints = checkpoints
+        self._label_maps = label_maps
+        self._preprocessing = preprocessing
         self._device = torch.device(device)
         loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         memory = int(_CACHED_SHARE * available_memory())
@@ -221,14 +223,16 @@ class NnunetPredictor:
         self._models = Cache(self._load_model, on_device, loader)
         self._cases = Cache(self._load_case, memory, loader)
 
-    def _load_model(self, checkpoint: Path) -> tuple[nnunet.Model, int]:
-        model = self._nnunet.load_model(checkpoint, self._device)
+    def _load_model(self, checkpoint: Path) -> tuple[checkpoints.Model, int]:
+        model = self._checkpoints.load_model(checkpoint, self._device)
         tensors = model.network.state_dict().values()
         return model, sum(tensor.nbytes for tensor in tensors)
 
     def _load_case(self, data: Path, label: Path) -> tuple[_Case, int]:
-        array, _, properties = self._nnunet.load_preprocessed(data.with_suffix(""))
-        reference = self._predictor.read_label_map(label)
+        array, _, properties = self._preprocessing.load_preprocessed(
+            data.with_suffix("")
+        )
+        reference = self._label_maps.read_label_map(label)
         case = _Case(array, properties, reference)
         return case, array.nbytes + reference.nbytes
 
@@ -270,7 +274,7 @@ class NnunetPredictor:
         self._models.trim()
         self._cases.trim()
         loaded = time.perf_counter() - start
-        seconds = self._predictor.run_cell(
+        seconds = self._cell.run_cell(
             model=model,
             data=case.data,
             properties=case.properties,

@@ -1,61 +1,43 @@
 """Sliding-window inference equal to nnU-Net's, with tiles in batches.
 
-The result is that of nnU-Net 2.8.1's `nnUNetPredictor` (Gaussian weights, mirroring)
-and of its `convert_predicted_logits_to_segmentation_with_correct_shape`. What differs
-is how it is computed: tiles of many slices and their mirrored copies go through the
-network together, sums are kept in float32 on the device (nnU-Net: in half precision),
-logits leave the device as a label map, and on a CPU the network is rewritten
-(`cpu_network`).
+The result is that of nnU-Net 2.8.1's `nnUNetPredictor` (Gaussian weights, mirroring).
+What differs is how it is computed: tiles of many slices and their mirrored copies go
+through the network together, sums are kept in float32 on the device (nnU-Net: in half
+precision), and on a CPU the network is rewritten (`cpu_network`).
 
-Logits and preprocessed data have the axes (channel, ...) in the order of the plans;
-label maps are (z, y, x) as SimpleITK gives them. Nothing here depends on where it runs:
-the same functions serve a job and the resident predictor.
+Logits and preprocessed data have the axes (channel, ...) in the order of the plans.
+Nothing here depends on where it runs: the same functions serve a job and the resident
+predictor.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import SimpleITK
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import (
     compute_gaussian,
     compute_steps_for_sliding_window,
 )
-from nnunetv2.preprocessing.resampling.default_resampling import (
-    determine_do_sep_z_and_axis,
-    resample_data_or_seg_to_shape,
-)
-from torch.nn import functional
 
-from casesim.errors import UserError
-from casesim.files import atomic_path
-from casesim.inference import cpu_network, overlap
+from casesim.inference import cpu_network
 
 if TYPE_CHECKING:
-    from casesim.nnunet.nnunet import Model
+    from casesim.nnunet.checkpoints import Model
 
-PathLike = str | os.PathLike[str]
 Index = tuple[slice, ...]
-
 # On a CPU, a batch serves to read the weights once and to keep the cores busy where the
 # feature maps are small; with more voxels than this nothing is gained.
 _VOXELS_PER_BATCH_CPU = 2**17
 # Larger batches gain nothing on a GPU, and cuDNN counts elements in 32 bits.
 _MAX_BATCH_GPU = 256
-
 _rewritten: WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = WeakKeyDictionary()
 
 
@@ -310,180 +292,3 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "DefaultCPUAllocator" in str(error)
     )
-
-
-def to_label_map(
-    model: Model, logits: torch.Tensor, properties: Mapping[str, Any]
-) -> np.ndarray:
-    """Label map, uint8 (z, y, x), on the grid of the original image.
-
-    As `convert_predicted_logits_to_segmentation_with_correct_shape`: logits (class,
-    ...) are resampled to the original spacing, the label is the class of the largest
-    one, and cropping and the order of axes are reverted. `properties` are the
-    preprocessed case's. Raises `ValueError` for a network trained on regions instead of
-    labels, of which the workflow makes none.
-    """
-    if model.label_manager.has_regions:
-        raise ValueError("the network was trained on regions instead of labels")
-    with torch.inference_mode():
-        labels = _resampled_labels(model, logits, properties).cpu().numpy()
-    whole = np.zeros(properties["shape_before_cropping"], np.uint8)
-    whole = insert_crop_into_image(whole, labels, properties["bbox_used_for_cropping"])
-    return whole.transpose(model.plans_manager.transpose_backward)
-
-
-def _resampled_labels(
-    model: Model, logits: torch.Tensor, properties: Mapping[str, Any]
-) -> torch.Tensor:
-    """Label map before cropping is reverted; nnU-Net's `resample_data_or_seg`."""
-    shape = [int(n) for n in properties["shape_after_cropping_and_before_resampling"]]
-    if list(logits.shape[1:]) == shape:
-        return _largest(logits)
-    configuration = model.configuration_manager
-    to = [properties["spacing"][i] for i in model.plans_manager.transpose_forward]
-    spacing = list(configuration.spacing)
-    spacing = to[: len(to) - len(spacing)] + spacing
-    resample = configuration.resampling_fn_probabilities
-    if not _is_linear(resample):
-        resampled = resample(logits.cpu().numpy(), shape, spacing, to)
-        return _largest(torch.as_tensor(resampled))
-    _, axis = determine_do_sep_z_and_axis(
-        resample.keywords["force_separate_z"], spacing, to
-    )
-    if axis is None:
-        return _largest(
-            functional.interpolate(logits[None], shape, mode="trilinear")[0]
-        )
-    # Linear in the plane and nearest neighbour across it. The label can be chosen in
-    # between, as the second step only copies slices.
-    size = [n for i, n in enumerate(shape) if i != axis]
-    planes = logits.movedim(axis + 1, 1)
-    labels = _largest(functional.interpolate(planes, size, mode="bilinear"))
-    # The coordinates and the rounding of scipy.ndimage.map_coordinates.
-    ratio = len(labels) / shape[axis]
-    nearest = np.floor((ratio * (np.arange(shape[axis]) + 0.5) - 0.5) + 0.5)
-    nearest = nearest.clip(0, len(labels) - 1).astype(np.int64)
-    return labels[torch.as_tensor(nearest, device=labels.device)].movedim(0, axis)
-
-
-def _is_linear(resample: Any) -> bool:
-    """Whether a plans' resampling is nnU-Net's default for logits."""
-    return (
-        isinstance(resample, partial)
-        and resample.func is resample_data_or_seg_to_shape
-        and resample.keywords
-        == {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
-    )
-
-
-def _largest(logits: torch.Tensor) -> torch.Tensor:
-    """Argmax over the classes as uint8; on a CPU ten times as fast as torch's."""
-    largest = logits[0].clone()
-    labels = torch.zeros(largest.shape, dtype=torch.uint8, device=logits.device)
-    for label, here in enumerate(logits[1:], start=1):
-        labels.masked_fill_(here > largest, label)
-        torch.maximum(largest, here, out=largest)
-    return labels
-
-
-def read_label_map(path: PathLike) -> np.ndarray:
-    """Read a label map as an integer array (z, y, x); `UserError` names a bad file."""
-    try:
-        labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(os.fspath(path)))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(
-            f"The label map {path} cannot be read ({reason}). Mend or replace the file."
-        ) from None
-    if labels.dtype.kind in "iu":
-        return labels
-    whole = labels.astype(np.int32)
-    if not np.array_equal(whole, labels):
-        raise UserError(
-            f"The label map {path} has values that are not whole numbers. Replace it."
-        )
-    return whole
-
-
-def write_label_map(
-    labels: np.ndarray, properties: Mapping[str, Any], path: PathLike
-) -> None:
-    """Write a label map (z, y, x) as NIfTI with the geometry of the original image."""
-    image = SimpleITK.GetImageFromArray(labels)
-    geometry = properties["sitk_stuff"]
-    image.SetSpacing(geometry["spacing"])
-    image.SetOrigin(geometry["origin"])
-    image.SetDirection(geometry["direction"])
-    with atomic_path(path) as temporary:
-        SimpleITK.WriteImage(image, os.fspath(temporary), True)
-
-
-def run_cell(
-    model: Model,
-    data: np.ndarray | torch.Tensor,
-    properties: Mapping[str, Any],
-    label_path: PathLike,
-    prediction_path: PathLike,
-    score_path: PathLike,
-    model_name: str,
-    case: str,
-    labels: Mapping[str, int],
-    regions: Mapping[str, Sequence[int]],
-    options: Mapping[str, Any],
-    reference: np.ndarray | None = None,
-) -> dict[str, float]:
-    """Segment one case with one model, write label map and score; seconds by step.
-
-    `data` and `properties` are those of the preprocessed case, `labels` and `regions`
-    as in `overlap.score_record`, `options` may hold `mirroring`, `tile_step`,
-    `batch_size` and `bfloat16` of `predict_logits`. `reference` is the content of
-    `label_path` (`read_label_map`), if it has been read before. The score is written
-    last: a score file means that the cell is complete.
-
-    Returns the seconds of `network`, `resample` (to the original grid), `write` and
-    `score` (reading the reference included, writing the score file not). Raises
-    `UserError` for a reference that cannot be read or has another shape.
-    """
-    device = next(model.network.parameters()).device
-    clock = _Clock(device)
-    logits = predict_logits(model, data, **options)
-    clock.lap("network")
-    prediction = to_label_map(model, logits, properties)
-    clock.lap("resample")
-    write_label_map(prediction, properties, prediction_path)
-    clock.lap("write")
-    if reference is None:
-        reference = read_label_map(label_path)
-    if reference.shape != prediction.shape:
-        raise UserError(
-            f"The label map {label_path} has shape {reference.shape} (z, y, x), the "
-            f"image of case {case} {prediction.shape}. They must lie on the same grid."
-        )
-    record = overlap.score_record(
-        model_name, case, prediction, reference, labels, regions
-    )
-    clock.lap("score")
-    record |= {"seconds": clock.seconds, "device": _device_name(device)}
-    with atomic_path(score_path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return clock.seconds
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-class _Clock:
-    """Seconds between calls of `lap`, by name."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device = device
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now

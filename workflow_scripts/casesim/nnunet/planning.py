@@ -1,0 +1,203 @@
+"""nnU-Net's fingerprint and plans: what one network is made for, for all models.
+
+nnU-Net is imported inside the functions: it takes seconds, and what only needs a name
+from here should not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from casesim.errors import UserError
+from casesim.nnunet.files import PathLike, read_json, write_json
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import (
+        ConfigurationManager,
+        PlansManager,
+    )
+
+
+DATASET = "Dataset001_Cohort"
+PLANS = "nnUNetPlans"
+FILE_ENDING = ".nii.gz"
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+
+# nnU-Net draws 10^8 voxels with replacement from the lesions of the whole data set, for
+# the intensity statistics that only CT normalisation uses. This many a case are the
+# same for a hundred cases, and save minutes for a few.
+_SAMPLED_VOXELS_PER_CASE = 10**6
+
+
+@contextmanager
+def environment(**variables: PathLike) -> Iterator[None]:
+    """Set environment variables for nnU-Net, which reads its paths from nowhere
+    else."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update({name: os.fspath(value) for name, value in variables.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def dataset_json(
+    pool: Sequence[str], channel_names: Sequence[str], labels: Mapping[str, int]
+) -> dict[str, Any]:
+    """nnU-Net's dataset.json, with the cases listed one by one.
+
+    The explicit list keeps held-out cases, whose files lie in the same folders, out of
+    the fingerprint. Paths are relative to the raw folder.
+    """
+    return {
+        "name": DATASET,
+        "channel_names": {str(i): name for i, name in enumerate(channel_names)},
+        "labels": {name: int(value) for name, value in labels.items()},
+        "numTraining": len(pool),
+        "file_ending": FILE_ENDING,
+        "overwrite_image_reader_writer": "SimpleITKIO",
+        "dataset": {
+            case: {
+                "images": [
+                    f"imagesTr/{case}_{channel:04d}{FILE_ENDING}"
+                    for channel in range(len(channel_names))
+                ],
+                "label": f"labelsTr/{case}{FILE_ENDING}",
+            }
+            for case in sorted(pool)
+        },
+    }
+
+
+def plan(
+    raw: PathLike,
+    preprocessed: PathLike,
+    pool: Sequence[str],
+    channel_names: Sequence[str],
+    labels: Mapping[str, int],
+    nnunet_config: Mapping[str, Any],
+    processes: int,
+) -> None:
+    """Run nnU-Net's own fingerprint extraction and planning over the pool.
+
+    Writes `raw`/dataset.json and, in `preprocessed`, dataset.json,
+    dataset_fingerprint.json and nnUNetPlans.json. Nothing of an earlier plan is reused:
+    nnU-Net works in an empty temporary folder, as it would otherwise keep an old
+    fingerprint and merge old configurations.
+
+    `raw` and `preprocessed` are the folders of the data set, `labels` includes
+    background 0, and `nnunet_config` has `configuration`, `target_spacing` (z, y, x in
+    mm, or None), `gpu_memory_target_gb` and `batch_size` (None for the planner's). The
+    caller needs a main guard: nnU-Net spawns processes.
+
+    Raises `UserError` when the configuration cannot be had for these images.
+    """
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # noqa: E501
+        ExperimentPlanner,
+    )
+
+    configuration = nnunet_config["configuration"]
+    if configuration not in CONFIGURATIONS:
+        raise UserError(
+            f"nnunet.configuration is {configuration!r}; use one of "
+            f"{', '.join(CONFIGURATIONS)}. The cascade (3d_cascade_fullres) needs "
+            "predictions of another model as its input, for every model and case."
+        )
+    raw, preprocessed = Path(raw), Path(preprocessed)
+    dataset = dataset_json(pool, channel_names, labels)
+    spacing = nnunet_config.get("target_spacing")
+    processes = max(1, min(processes, len(pool)))
+    with tempfile.TemporaryDirectory(prefix="plan-") as folder:
+        work_raw = Path(folder, "raw", DATASET)
+        work = Path(folder, "preprocessed", DATASET)
+        work_raw.mkdir(parents=True)
+        work.mkdir(parents=True)
+        absolute = {
+            case: {
+                "images": [str((raw / image).absolute()) for image in files["images"]],
+                "label": str((raw / files["label"]).absolute()),
+            }
+            for case, files in dataset["dataset"].items()
+        }
+        write_json(work_raw / "dataset.json", dataset | {"dataset": absolute})
+        with environment(
+            nnUNet_raw=work_raw.parent,
+            nnUNet_preprocessed=work.parent,
+            # The planner takes this as a number of threads and refuses 0.
+            nnUNet_n_proc_DA=str(processes),
+        ):
+            extractor = DatasetFingerprintExtractor(DATASET, processes)
+            extractor.show_progress_bar = False
+            extractor.num_foreground_voxels_for_intensitystats = min(
+                extractor.num_foreground_voxels_for_intensitystats,
+                _SAMPLED_VOXELS_PER_CASE * len(pool),
+            )
+            extractor.run(overwrite_existing=True)
+            planner = ExperimentPlanner(
+                DATASET,
+                gpu_memory_target_in_gb=nnunet_config["gpu_memory_target_gb"],
+                plans_name=PLANS,
+                overwrite_target_spacing=(
+                    [float(value) for value in spacing] if spacing else None
+                ),
+            )
+            planner.plan_experiment()
+        fingerprint = read_json(work / "dataset_fingerprint.json")
+        plans = read_json(work / f"{PLANS}.json")
+    if configuration not in plans["configurations"]:
+        raise UserError(_missing_configuration(configuration, plans))
+    if nnunet_config.get("batch_size"):
+        plans["configurations"][configuration]["batch_size"] = nnunet_config[
+            "batch_size"
+        ]
+    write_json(raw / "dataset.json", dataset)
+    write_json(preprocessed / "dataset.json", dataset)
+    write_json(preprocessed / "dataset_fingerprint.json", fingerprint)
+    write_json(preprocessed / f"{PLANS}.json", plans)
+
+
+def _missing_configuration(configuration: str, plans: Mapping[str, Any]) -> str:
+    available = [c for c in plans["configurations"] if c in CONFIGURATIONS]
+    shape = " x ".join(map(str, plans["original_median_shape_after_transp"]))
+    reason = "the images have a single slice"
+    if configuration == "3d_lowres" and "3d_fullres" in plans["configurations"]:
+        patch = plans["configurations"]["3d_fullres"]["patch_size"]
+        reason = (
+            f"the images (median {shape} voxels) are hardly larger than the patch of "
+            f"3d_fullres ({' x '.join(map(str, patch))} voxels), and a coarser copy "
+            "would show the network nothing more"
+        )
+    return (
+        f"nnU-Net planned no configuration {configuration} for this cohort: {reason}. "
+        f"Set nnunet.configuration to one of {', '.join(available)}; for coarser "
+        "images set nnunet.target_spacing."
+    )
+
+
+def load_plans(
+    plans: PathLike, configuration: str
+) -> tuple[PlansManager, ConfigurationManager]:
+    """nnU-Net's managers of a plans file; `UserError` when it lacks the
+    configuration."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    content = read_json(plans)
+    if configuration not in content.get("configurations", {}):
+        raise UserError(
+            f"{plans} has no configuration {configuration}. It was made for another "
+            "nnunet.configuration: delete it, so that the planning is done again."
+        )
+    manager = PlansManager(content)
+    return manager, manager.get_configuration(configuration)

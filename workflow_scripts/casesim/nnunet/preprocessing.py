@@ -1,0 +1,185 @@
+"""Preprocessed cases in nnU-Net's format: made from images, and read again.
+
+Arrays are (channel, z, y, x) as SimpleITK gives them, spacings (z, y, x) in mm, until
+nnU-Net's preprocessing puts the axes in the order of the plans. nnU-Net and blosc2 are
+imported inside the functions, for the reason given in `planning`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from casesim.nnunet.files import PathLike, damaged, read_json
+from casesim.nnunet.planning import load_plans
+
+if TYPE_CHECKING:
+    import numpy as np
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+
+def read_case(
+    images: Sequence[PathLike], label: PathLike
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Read a raw case with nnU-Net's reader.
+
+    Returns the image as float32 (channel, z, y, x), the label as int16 (z, y, x) and
+    the spacing (z, y, x) in mm.
+    """
+    import numpy as np
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    reader = SimpleITKIO()
+    data, properties = reader.read_images([os.fspath(image) for image in images])
+    seg, _ = reader.read_seg(os.fspath(label))
+    spacing = [float(value) for value in properties["spacing"]]
+    return data, seg[0].astype(np.int16), spacing
+
+
+def preprocess_case(
+    images: Sequence[PathLike],
+    label: PathLike,
+    plans: PathLike,
+    dataset: PathLike,
+    configuration: str,
+    stem: PathLike,
+) -> None:
+    """Crop, normalise and resample one case with nnU-Net's preprocessor of the plans.
+
+    Writes `stem`.b2nd, `stem`_seg.b2nd and `stem`.pkl as
+    `DefaultPreprocessor.run_case_save` does. `images` has one file for each channel, in
+    order.
+    """
+    plans_manager, configuration_manager = load_plans(plans, configuration)
+    preprocessor = configuration_manager.preprocessor_class(verbose=False)
+    data, seg, properties = preprocessor.run_case(
+        [os.fspath(image) for image in images],
+        os.fspath(label),
+        plans_manager,
+        configuration_manager,
+        read_json(dataset),
+    )
+    _save_preprocessed(data, seg, properties, configuration_manager, stem)
+
+
+def preprocess_arrays(
+    data: np.ndarray,
+    label: np.ndarray,
+    spacing: Sequence[float],
+    plans: PathLike,
+    dataset: PathLike,
+    configuration: str,
+    stem: PathLike,
+) -> None:
+    """As `preprocess_case`, for an image in memory: no detour through NIfTI files.
+
+    `data` is (channel, z, y, x), `label` (z, y, x), `spacing` (z, y, x) in mm. The
+    stored properties lack the geometry of an image file, so that the case serves for
+    training only.
+    """
+    import numpy as np
+
+    plans_manager, configuration_manager = load_plans(plans, configuration)
+    preprocessor = configuration_manager.preprocessor_class(verbose=False)
+    data, seg, properties = preprocessor.run_case_npy(
+        data,
+        label[None].astype(np.float32),  # the type that nnU-Net's readers give
+        {"spacing": [float(value) for value in spacing]},
+        plans_manager,
+        configuration_manager,
+        read_json(dataset),
+    )
+    _save_preprocessed(data, seg, properties, configuration_manager, stem)
+
+
+def _save_preprocessed(
+    data: np.ndarray,
+    seg: np.ndarray,
+    properties: dict[str, Any],
+    configuration_manager: ConfigurationManager,
+    stem: PathLike,
+) -> None:
+    import numpy as np
+    from nnunetv2.training.dataloading.nnunet_dataset import (
+        comp_blosc2_params,
+        nnUNetDatasetBlosc2,
+    )
+
+    data = data.astype(np.float32, copy=False)
+    seg = seg.astype(np.int16, copy=False)
+    patch_size = tuple(configuration_manager.patch_size)
+    blocks, chunks = comp_blosc2_params(data.shape, patch_size, data.itemsize)
+    blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch_size, seg.itemsize)
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=stem.parent) as folder:
+        temporary = Path(folder, "case")
+        nnUNetDatasetBlosc2.save_case(
+            data,
+            seg,
+            properties,
+            str(temporary),
+            chunks=chunks,
+            blocks=blocks,
+            chunks_seg=chunks_seg,
+            blocks_seg=blocks_seg,
+        )
+        for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
+            Path(f"{temporary}{suffix}").replace(f"{stem}{suffix}")
+
+
+def open_preprocessed(stem: PathLike) -> tuple[Any, Any]:
+    """Open data and segmentation of a preprocessed case without reading them (blosc2).
+
+    Both have `shape` and `dtype` and are read by slicing, also in part.
+    """
+    return _open(f"{stem}.b2nd"), _open(f"{stem}_seg.b2nd")
+
+
+def load_preprocessed(
+    stem: PathLike, with_seg: bool = False
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """Read a preprocessed case: data, segmentation, properties.
+
+    `stem` is the path without `.b2nd`. The data are float32 (channel, ...) and the
+    segmentation int16 (1, ...) with -1 outside the brain, both with the axes in the
+    order of the plans; the segmentation is None unless asked for. Raises `UserError`
+    naming the file that is missing or damaged.
+    """
+    data = _read(f"{stem}.b2nd")
+    seg = _read(f"{stem}_seg.b2nd") if with_seg else None
+    return data, seg, load_properties(stem)
+
+
+def load_properties(stem: PathLike) -> dict[str, Any]:
+    """What nnU-Net's preprocessing noted about a case: crop, spacing, class
+    locations."""
+    path = Path(f"{os.fspath(stem)}.pkl")
+    try:
+        return pickle.loads(path.read_bytes())
+    except Exception as error:  # a damaged pickle can raise anything
+        raise damaged(path, error) from None
+
+
+def _open(path: str) -> Any:
+    import blosc2
+
+    try:
+        # Mapped, as in nnU-Net's data set, for many small reads. Not on Windows
+        # (#2723).
+        mapped = {} if os.name == "nt" else {"mmap_mode": "r"}
+        return blosc2.open(path, mode="r", dparams={"nthreads": 1}, **mapped)
+    except Exception as error:  # blosc2 raises what its C library happens to meet
+        raise damaged(path, error) from None
+
+
+def _read(path: str) -> np.ndarray:
+    array = _open(path)
+    try:
+        return array[:]
+    except Exception as error:  # as above, for damage further on in the file
+        raise damaged(path, error) from None
