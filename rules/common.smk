@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
 
 from casesim.cohort import cohort as cohorts
 from casesim.evidence import label_quality
-from casesim.pruning import pruning
+from casesim.pruning import arms
 from casesim import runs, settings
 from casesim.errors import UserError
 from snakemake.dag import DAG
@@ -113,7 +113,7 @@ def get_final_output():
 
 def get_full_model(seed):
     """The model that saw the whole pool with this seed, as it is named in paths."""
-    name = pruning.full_model(seed, config["training"]["seed"])
+    name = arms.full_model(seed, config["training"]["seed"])
     return name if name == "base" else f"retrained/{name}"
 
 
@@ -349,7 +349,7 @@ CASES_2D_OR_3D = f"{PREPROCESSED}/nnUNetPlans_{config['nnunet']['configuration']
 CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
 COPIES = range(config["augmentation"]["copies"])
 REGIONS = [*COHORT.foreground_labels, *config["regions"]]
-RETRAINED = pruning.retrained_models(config["pruning"], config["training"]["seed"])
+RETRAINED = arms.retrained_models(config["pruning"], config["training"]["seed"])
 FOLDS = label_quality.folds(
     COHORT.pool, config["evidence"]["cleanlab_folds"], config["training"]["seed"]
 )

@@ -14,9 +14,9 @@ def main() -> None:
     with logged(snakemake.log[0]):
         import pandas as pd
 
-        from casesim.evidence import evidence
-        from casesim.report import detection
-        from casesim.similarity import clustering
+        from casesim.evidence.detection import detection, suspicion_scores
+        from casesim.report import detection as figure
+        from casesim.similarity.clustering import read_clusters
 
         def read(path: str) -> pd.DataFrame:
             # A case may be called NA: only an empty field is an undefined value.
@@ -35,16 +35,16 @@ def main() -> None:
             for path in snakemake.input.label_quality
         ]
         cohort = read(snakemake.input.cohort)
-        scores = evidence.suspicion_scores(
-            clustering.read_clusters(snakemake.input.clusters),
+        scores = suspicion_scores(
+            read_clusters(snakemake.input.clusters),
             read(snakemake.input.effects).set_index("case")["donor_effect"],
             base.set_index("case")["dice"],
             {record["case"]: record["label_quality"] for record in quality},
         )
-        table = evidence.detection(cohort, scores)
+        table = detection(cohort, scores)
         with atomic_path(snakemake.output.table) as temporary:
             table.to_csv(temporary, sep="\t", index=False)
-        detection.draw(table, snakemake.output.png, snakemake.output.svg)
+        figure.draw(table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":

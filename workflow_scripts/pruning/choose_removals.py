@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casesim.files import atomic_path, logged
-from casesim.pruning import pruning
+from casesim.pruning import arms
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -31,7 +31,7 @@ def main() -> None:
             for row in read_table(snakemake.input.base)
             if row["region"] == snakemake.params.region
         }
-        removed = pruning.choose(
+        removed = arms.choose(
             snakemake.wildcards.arm,
             snakemake.params.pool,
             read_table(snakemake.input.clusters),

@@ -13,8 +13,9 @@ def main() -> None:
     with logged(snakemake.log[0]):
         import pandas as pd
 
-        from casesim.evidence import evidence
-        from casesim.report import comparison
+        from casesim.pruning.comparison import comparison, write_comparison
+        from casesim.pruning.summary import summary, write_summary
+        from casesim.report import comparison as figure
 
         def read(path: str) -> pd.DataFrame:
             # A case may be called NA: only an empty field is an undefined value.
@@ -30,7 +31,7 @@ def main() -> None:
             Path(path).parent.name: Path(path).read_text(encoding="utf-8").split()
             for path in snakemake.input.removed
         }
-        table = evidence.comparison(
+        table = comparison(
             [read(path) for path in snakemake.input.before],
             [read(path) for path in snakemake.input.after],
             snakemake.params.models,
@@ -38,11 +39,11 @@ def main() -> None:
             removed,
             read(snakemake.input.cohort),
         )
-        summary = evidence.summary(table, seed=snakemake.params.seed)
-        print(summary["verdict"])
-        evidence.write_comparison(table, snakemake.output.table)
-        evidence.write_summary(summary, snakemake.output.summary)
-        comparison.draw(table, snakemake.output.png, snakemake.output.svg)
+        content = summary(table, seed=snakemake.params.seed)
+        print(content["verdict"])
+        write_comparison(table, snakemake.output.table)
+        write_summary(content, snakemake.output.summary)
+        figure.draw(table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":

@@ -12,24 +12,27 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.evidence import evidence
-        from casesim.pruning import pruning
-        from casesim.report import forest, null_distribution
+        from casesim.pruning.arms import is_random
+        from casesim.pruning.comparison import PRIMARY_REGION
+        from casesim.pruning.summary import HEADLINE_ARM, forest
+        from casesim.pruning.verdict import RELEVANT_CHANGE
+        from casesim.report import forest as forest_figure
+        from casesim.report import null_distribution
 
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
-        changes = evidence.forest(summary)
-        forest.draw(
+        changes = forest(summary)
+        forest_figure.draw(
             changes,
             snakemake.output.forest_png,
             snakemake.output.forest_svg,
-            relevant=evidence.RELEVANT_CHANGE,
+            relevant=RELEVANT_CHANGE,
         )
-        worst = summary["arms"][evidence.HEADLINE_ARM]["regions"]
-        held_out = worst[evidence.PRIMARY_REGION]["held_out"]
+        worst = summary["arms"][HEADLINE_ARM]["regions"]
+        held_out = worst[PRIMARY_REGION]["held_out"]
         means = changes.set_index("arm")["mean"]
         null_distribution.draw(
-            means[evidence.HEADLINE_ARM],
-            means[[arm for arm in means.index if pruning.is_random(arm)]],
+            means[HEADLINE_ARM],
+            means[[arm for arm in means.index if is_random(arm)]],
             snakemake.output.null_png,
             snakemake.output.null_svg,
             p=held_out.get("random_p"),

@@ -13,7 +13,7 @@ def main() -> None:
         import pandas as pd
 
         from casesim import images
-        from casesim.evidence import evidence
+        from casesim.pruning.comparison import extremes
         from casesim.report import overlays
 
         cases = list(snakemake.params.cases)
@@ -25,7 +25,7 @@ def main() -> None:
             na_values=[""],
         )
         shown = []
-        for word, case, change in evidence.extremes(table, **snakemake.params.model):
+        for word, case, change in extremes(table, **snakemake.params.model):
             number = cases.index(case)
             image, spacing = images.read_axial(snakemake.input.images[number])
             reference, before, after = (

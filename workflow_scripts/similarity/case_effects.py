@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.report import effects
-        from casesim.similarity import clustering
+        from casesim.similarity.effects import case_effects
+        from casesim.similarity.matrix import read_matrix
 
-        table = clustering.case_effects(clustering.read_matrix(snakemake.input.matrix))
+        table = case_effects(read_matrix(snakemake.input.matrix))
         with atomic_path(snakemake.output.table) as temporary:
             table.to_csv(temporary, sep="\t", index=False)
         effects.draw(table, snakemake.output.png, snakemake.output.svg)

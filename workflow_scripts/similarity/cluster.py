@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.similarity.clustering import cluster, read_matrix
+        from casesim.similarity.clustering import cluster
+        from casesim.similarity.matrix import read_matrix
 
         options = snakemake.params.clusters
         result = cluster(

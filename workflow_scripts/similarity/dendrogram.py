@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.report import dendrogram
-        from casesim.similarity import clustering
+        from casesim.similarity.clustering import read_clusters
+        from casesim.similarity.tree import read_linkage
 
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
         dendrogram.draw(
-            clustering.read_linkage(snakemake.input.linkage),
-            clustering.read_clusters(snakemake.input.clusters),
+            read_linkage(snakemake.input.linkage),
+            read_clusters(snakemake.input.clusters),
             snakemake.output.png,
             snakemake.output.svg,
             metric=summary["metric"],

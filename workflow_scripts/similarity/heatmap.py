@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.report import heatmap
-        from casesim.similarity import clustering
+        from casesim.similarity.clustering import read_clusters
+        from casesim.similarity.matrix import read_matrix
+        from casesim.similarity.tree import read_linkage
 
         heatmap.draw(
-            clustering.read_matrix(snakemake.input.matrix),
-            clustering.read_linkage(snakemake.input.linkage),
-            clustering.read_clusters(snakemake.input.clusters),
+            read_matrix(snakemake.input.matrix),
+            read_linkage(snakemake.input.linkage),
+            read_clusters(snakemake.input.clusters),
             snakemake.output.png,
             snakemake.output.svg,
             region=snakemake.params.region,

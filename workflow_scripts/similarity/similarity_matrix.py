@@ -28,15 +28,16 @@ def main() -> None:
         import pandas as pd
 
         from casesim.inference import overlap
+        from casesim.similarity.matrix import from_scores
 
         train, test = snakemake.params.train, snakemake.params.test
         table = pd.concat([overlap.read_table(path) for path in snakemake.input.rows])
         for region, path in zip(
             snakemake.params.regions, snakemake.output.regions, strict=True
         ):
-            write(overlap.matrix(table, region, train, test), path)
-        undefined = overlap.matrix(table, overlap.MEAN, train, test, "n_undefined")
-        mean = overlap.matrix(table, overlap.MEAN, train, test)
+            write(from_scores(table, region, train, test), path)
+        undefined = from_scores(table, overlap.MEAN, train, test, "n_undefined")
+        mean = from_scores(table, overlap.MEAN, train, test)
         dropped = int(undefined.to_numpy().sum())
         print(
             f"{dropped} of {mean.size * len(snakemake.params.labels)} Dice values are "

@@ -14,10 +14,11 @@ def read_refits() -> "pd.DataFrame | None":
     import pandas as pd
 
     from casesim.inference import overlap
+    from casesim.similarity.matrix import from_scores
 
     if not snakemake.params.refitted:
         return None
-    return overlap.matrix(
+    return from_scores(
         pd.concat([overlap.read_table(path) for path in snakemake.input.refits]),
         snakemake.params.similarity["region"],
         snakemake.params.refitted,
@@ -29,11 +30,13 @@ def read_refits() -> "pd.DataFrame | None":
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.report import stability as figure
-        from casesim.similarity import clustering, stability
+        from casesim.similarity import stability
+        from casesim.similarity.clustering import read_clusters
+        from casesim.similarity.matrix import read_matrix
 
         result = stability.stability(
-            clustering.read_matrix(snakemake.input.matrix),
-            clustering.read_clusters(snakemake.input.clusters),
+            read_matrix(snakemake.input.matrix),
+            read_clusters(snakemake.input.clusters),
             read_refits(),
             metric=snakemake.params.similarity["distance"],
             **snakemake.params.clusters,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,107 +218,3 @@ def test_damaged_record_is_named(tmp_path: Path, damage: Any) -> None:
     path.write_text(damage(json.dumps(record())))
     with pytest.raises(UserError, match=r"score\.json"):
         overlap.read_record(path)
-
-
-def scores() -> pd.DataFrame:
-    """Models A and B on cases A, B, C; label core is in none of case C's maps."""
-    rows = []
-    for model, shift in (("A", 0), ("B", 1)):
-        for case, reference in (("A", (1, 1)), ("B", (1, 2)), ("C", (0, 1))):
-            prediction = (1, 0) if shift else (1, 1)
-            rows.append(record(f"finetuned/{model}", case, prediction, reference))
-    return overlap.score_table(rows)
-
-
-def test_matrix_by_hand() -> None:
-    matrix: Any = overlap.matrix(scores(), "edema", ["A", "B"], ["A", "B", "C"])
-    expected = pd.DataFrame(
-        [[1.0, 2 / 3, 2 / 3], [2 / 3, 1.0, 0.0]],
-        index=pd.Index(["A", "B"], name="train_case/test_case"),
-        columns=["A", "B", "C"],
-    )
-    pd.testing.assert_frame_equal(matrix, expected)
-    # rows and columns come in the order asked for
-    turned = overlap.matrix(scores(), "edema", ["B", "A"], ["C", "A"])
-    assert turned.to_numpy().tolist() == [[0.0, 2 / 3], [2 / 3, 1.0]]
-
-
-def test_matrix_of_means_and_what_they_leave_out() -> None:
-    mean: Any = overlap.matrix(scores(), "mean", ["A", "B"], ["A", "B", "C"])
-    assert mean.loc["A"].tolist() == [1.0, 1 / 3, 2 / 3]
-    undefined = overlap.matrix(
-        scores(), "mean", ["A", "B"], ["A", "B", "C"], "n_undefined"
-    )
-    assert undefined.to_numpy().tolist() == [[2, 1, 2], [2, 1, 2]]
-    core: Any = overlap.matrix(scores(), "core", ["A"], ["A", "B"])
-    assert math.isnan(core.loc["A", "A"])
-    assert core.loc["A", "B"] == 0
-
-
-def run_script(name: str, **contract: Any) -> None:
-    script = Path(__file__).parents[3] / "workflow_scripts" / f"{name}.py"
-    fields = {key: SimpleNamespace(**value) for key, value in contract.items()}
-    job = SimpleNamespace(**fields, log=[str(contract["output"]["folder"] / "log")])
-    runpy.run_path(str(script), {"snakemake": job}, "__main__")
-
-
-def test_scripts_from_cells_to_matrices(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tables = []
-    for model in ("A", "B"):
-        files = []
-        for case in ("A", "B"):
-            path = tmp_path / f"{model}-{case}.json"
-            reference = (1, 2) if case == "A" else (1, 1)
-            content = record(f"finetuned/{model}", case, (1, 1), reference)
-            path.write_text(json.dumps(content))
-            files.append(str(path))
-        tables.append(str(tmp_path / f"{model}.tsv"))
-        run_script(
-            "inference/collect_scores",
-            input={"scores": files},
-            output={"table": tables[-1], "folder": tmp_path},
-        )
-    regions = ["edema", "core", "enhancing", "WT"]
-    output = {
-        "matrix": tmp_path / "matrix.tsv",
-        "undefined": tmp_path / "matrix_undefined.tsv",
-        "regions": [tmp_path / f"matrix_{region}.tsv" for region in regions],
-        "folder": tmp_path,
-    }
-    run_script(
-        "similarity/similarity_matrix",
-        input={"rows": tables},
-        output=output,
-        params={
-            "train": ["B", "A"],
-            "test": ["A", "B"],
-            "regions": regions,
-            "labels": ["edema", "core", "enhancing"],
-        },
-    )
-    text = (tmp_path / "matrix.tsv").read_text().splitlines()
-    assert text[0].split("\t") == ["train_case/test_case", "A", "B"]
-    assert text[1].split("\t") == ["B", repr(1 / 3), "1.0"]
-    undefined: Any = pd.read_csv(
-        tmp_path / "matrix_undefined.tsv", sep="\t", index_col=0
-    )
-    assert undefined.loc["A"].tolist() == [1, 2]
-    core: Any = pd.read_csv(tmp_path / "matrix_core.tsv", sep="\t", index_col=0)
-    assert core.loc["A", "A"] == 0
-    assert core["B"].isna().all()
-    assert "6 of 12 Dice values" in capsys.readouterr().out
-
-
-def test_missing_cell_is_named() -> None:
-    with pytest.raises(UserError, match=r"finetuned/B on case D"):
-        overlap.matrix(scores(), "mean", ["B"], ["A", "D"])
-    with pytest.raises(UserError, match=r"finetuned/C on case A"):
-        overlap.matrix(scores(), "mean", ["C"], ["A"])
-
-
-def test_cell_that_is_there_twice_is_refused() -> None:
-    table = pd.concat([scores(), scores().iloc[:7]])
-    with pytest.raises(ValueError, match="duplicate"):
-        overlap.matrix(table, "mean", ["A"], ["A"])

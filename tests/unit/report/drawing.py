@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from casesim.report import comparison, dendrogram, heatmap
-from casesim.similarity import clustering
+from casesim.similarity.clustering import cluster
 
 LABELS = {"edema": 1, "non-enhancing_tumor": 2, "enhancing_tumour": 3}
 
@@ -29,7 +29,7 @@ def simulate(
 
 
 def draw_heatmap(matrix: pd.DataFrame, folder: Path, **options: Any) -> Figure:
-    result = clustering.cluster(matrix, bootstraps=2)
+    result = cluster(matrix, bootstraps=2)
     return heatmap.draw(
         matrix,
         result.linkage.to_numpy(float),
@@ -41,7 +41,7 @@ def draw_heatmap(matrix: pd.DataFrame, folder: Path, **options: Any) -> Figure:
 
 
 def draw_dendrogram(matrix: pd.DataFrame, folder: Path) -> Figure:
-    result = clustering.cluster(matrix, bootstraps=20)
+    result = cluster(matrix, bootstraps=20)
     return dendrogram.draw(
         result.linkage.to_numpy(float),
         result.clusters,

@@ -15,7 +15,7 @@ from unit.report.drawing import (
 )
 
 from casesim.report import style
-from casesim.similarity import clustering
+from casesim.similarity.clustering import cluster
 
 
 @pytest.mark.usefixtures("layout_only")
@@ -37,7 +37,7 @@ def test_dendrogram_is_legible(cases: int, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("layout_only")
 def test_dendrogram_has_the_cut_the_colours_and_the_support(tmp_path: Path) -> None:
     matrix = simulate(12, 12, (1, 7, 9))
-    result = clustering.cluster(matrix, bootstraps=20)
+    result = cluster(matrix, bootstraps=20)
     figure = draw_dendrogram(matrix, tmp_path)
     axes = figure.axes[0]
     # Top to bottom as the heat map's rows.

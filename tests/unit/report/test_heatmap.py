@@ -19,7 +19,7 @@ from unit.report.drawing import (
 )
 
 from casesim.report import style
-from casesim.similarity import clustering
+from casesim.similarity.clustering import cluster
 
 
 def heat_axes(figure: Figure) -> Axes:
@@ -79,7 +79,7 @@ def test_heatmap_of_too_many_cases_names_every_nth(
 @pytest.mark.usefixtures("layout_only")
 def test_heatmap_is_in_leaf_order_and_marks_the_worst(tmp_path: Path) -> None:
     matrix = simulate(12, 15, (1, 7, 9))
-    result = clustering.cluster(matrix, bootstraps=2)
+    result = cluster(matrix, bootstraps=2)
     figure = draw_heatmap(matrix, tmp_path)
     axes = heat_axes(figure)
     order = result.leaf_order["case"].tolist()

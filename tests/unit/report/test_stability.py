@@ -14,7 +14,8 @@ from unit.report.drawing import (
 )
 
 from casesim.report import stability as figures
-from casesim.similarity import clustering, stability
+from casesim.similarity import stability
+from casesim.similarity.clustering import cluster
 
 
 @pytest.mark.usefixtures("layout_only")
@@ -24,7 +25,7 @@ def test_stability_shows_every_case_and_every_refit(
 ) -> None:
     matrix = simulate(cases, cases, (1, 7))
     again = matrix.iloc[:refits] * 0.98
-    clusters = clustering.cluster(matrix, bootstraps=2).clusters
+    clusters = cluster(matrix, bootstraps=2).clusters
     table = stability.stability(matrix, clusters, again, resamples=5).table
     figure = figures.draw(table, tmp_path / "s.png", tmp_path / "s.svg")
     assert_nothing_clipped(figure)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from casesim.inference import overlap
-from casesim.similarity import clustering, stability
+from casesim.similarity import stability
+from casesim.similarity.clustering import cluster
 
 BEST, WORST = 0.8, 0.2
 CASES = [f"case_{i}" for i in range(8)]
@@ -218,7 +219,7 @@ def test_undefined_pairs_are_left_out_and_too_few_say_nothing() -> None:
 
 def test_the_tables(tmp_path: Path) -> None:
     matrix = blocks()
-    clusters = clustering.cluster(matrix, number=2, bootstraps=2).clusters
+    clusters = cluster(matrix, number=2, bootstraps=2).clusters
     refits = matrix.iloc[[0, 1, 6]] + 0.02
     result = stability.stability(matrix, clusters, refits, number=2, resamples=20)
     stability.write(result, tmp_path / "s.tsv", tmp_path / "s.json")
@@ -239,7 +240,7 @@ def test_the_tables(tmp_path: Path) -> None:
 
 def test_without_refits_it_is_said_what_the_shares_leave_out() -> None:
     matrix = blocks()
-    clusters = clustering.cluster(matrix, number=2, bootstraps=2).clusters
+    clusters = cluster(matrix, number=2, bootstraps=2).clusters
     result = stability.stability(matrix, clusters, number=2, resamples=5)
     assert result.summary["agreement"] is None
     assert result.summary["resampled"] == ["columns"]
@@ -252,7 +253,7 @@ def test_the_script_reads_the_refits_of_its_region(
 ) -> None:
     matrix = blocks()
     overlap.write_table(matrix, tmp_path / "matrix.tsv", index=True)
-    clusters = clustering.cluster(matrix, bootstraps=2).clusters
+    clusters = cluster(matrix, bootstraps=2).clusters
     clusters["worst"] = clusters["worst"].map({True: "true", False: "false"})
     clusters.to_csv(tmp_path / "clusters.tsv", sep="\t", index=False)
     refitted = ["case_1", "case_6"]

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 COUNTS = ("tp", "fp", "fn", "n_pred", "n_ref")
 MEAN = "mean"
-# Rows are models, named by the train case they were fine-tuned on; columns are
-# evaluated cases. The corner of a matrix file says so.
-CORNER = "train_case/test_case"
 # Int64, the nullable type, keeps voxel counts whole beside the empty ones of the mean.
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("model", "case", "region"), "str"),
@@ -203,35 +200,3 @@ def read_table(path: Any) -> pd.DataFrame:
             f"{path} is not a table of scores ({error}). Delete it and run the "
             "workflow again."
         ) from None
-
-
-def matrix(
-    table: pd.DataFrame,
-    region: str,
-    train: Sequence[str],
-    test: Sequence[str],
-    value: str = "dice",
-    fit: str = "finetuned",
-) -> pd.DataFrame:
-    """The similarity matrix: train cases (rows) by test cases (columns).
-
-    `table` holds the tables of the models `<fit>/<train case>`, one below the other;
-    `region` may be `mean`; `value` is the column of interest. Row i, column j is
-    the score on case j of the model fine-tuned on case i. Raises `UserError` naming the
-    first cell that is missing, `ValueError` when a cell is there twice.
-    """
-    models = [f"{fit}/{case}" for case in train]
-    of_region = table[table["region"] == region]
-    wide = of_region.pivot(index="model", columns="case", values=value)
-    known = set(zip(of_region["model"], of_region["case"], strict=True))
-    for model in models:
-        for case in test:
-            if (model, case) not in known:
-                raise UserError(
-                    f"There is no score of region {region} for model {model} on case "
-                    f"{case}. Delete results/scores/{model}.tsv and run the workflow "
-                    "again."
-                )
-    wide = wide.loc[models, list(test)]
-    wide.index = list(train)
-    return wide.rename_axis(index=CORNER, columns=None)

@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 from scipy.cluster import hierarchy
 
 from casesim.report import style
-from casesim.similarity import clustering
+from casesim.similarity.tree import node_leaves
 
 METRIC_NAMES = {
     "euclidean": "Euclidean distance between rows",
@@ -52,7 +52,7 @@ def draw(
     n = len(clusters)
     colours = style.cluster_colours(clusters)
     names = clusters["cluster"].to_numpy()
-    members = clustering.node_leaves(tree)
+    members = node_leaves(tree)
 
     def link_colour(node: int) -> str:
         inside = {int(names[leaf]) for leaf in members[node - n]}

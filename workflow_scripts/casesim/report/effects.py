@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from casesim.report import style
-from casesim.similarity import clustering
+from casesim.similarity.effects import BAD_IMAGE, FINE, RARE, WRONG_LABEL
 
 _WORD_STYLE = {
-    clustering.WRONG_LABEL: (style.VERMILION, "v"),
-    clustering.BAD_IMAGE: (style.PURPLE, "X"),
-    clustering.RARE: (style.GREEN, "D"),
-    clustering.FINE: (style.GREY, "o"),
+    WRONG_LABEL: (style.VERMILION, "v"),
+    BAD_IMAGE: (style.PURPLE, "X"),
+    RARE: (style.GREEN, "D"),
+    FINE: (style.GREY, "o"),
 }
 
 
@@ -24,7 +24,7 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
     """Donor effect (row) against recipient effect (column) of each train case.
 
     Args:
-        effects: from `clustering.case_effects`.
+        effects: from `similarity.effects.case_effects`.
         png, svg: files to write.
     """
     figure = plt.figure(figsize=(9, 6), layout=style.layout())
@@ -65,7 +65,7 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
         handles=handles, loc="outside right upper", fontsize=9, frameon=False
     )
     figure.canvas.draw()
-    notable = effects[effects["word"] != clustering.FINE]
+    notable = effects[effects["word"] != FINE]
     crowded = _name_points(axes, notable, effects)
     _list_names(
         figure, notable[notable["case"].isin(crowded)], legend.get_window_extent()

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from casesim.report import style
-from casesim.similarity import clustering
+from casesim.similarity.distances import distances
+from casesim.similarity.tree import leaf_order, upgma
 
 
 def column_order(matrix: pd.DataFrame, rows_in_leaf_order: Sequence[str]) -> list[str]:
@@ -24,9 +25,9 @@ def column_order(matrix: pd.DataFrame, rows_in_leaf_order: Sequence[str]) -> lis
     own = [case for case in rows_in_leaf_order if case in matrix.columns]
     others = [case for case in matrix.columns if case not in set(own)]
     if len(others) > 2 and not matrix[others].isna().all(axis=None):
-        condensed = clustering.distances(matrix[others].T)
-        tree = clustering.upgma(condensed)
-        others = [others[leaf] for leaf in clustering.leaf_order(tree)]
+        condensed = distances(matrix[others].T)
+        tree = upgma(condensed)
+        others = [others[leaf] for leaf in leaf_order(tree)]
     return own + others
 
 
@@ -47,7 +48,7 @@ def draw(
         png, svg: files to write.
         region: for the title.
     """
-    order = clustering.leaf_order(tree)
+    order = leaf_order(tree)
     ranked = clusters.iloc[order]
     cases = ranked["case"].tolist()
     columns = column_order(matrix, cases)

@@ -1,6 +1,6 @@
 """Whether other trainings and other columns would have named the same worst cluster.
 
-A similarity matrix (see `clustering`) is one draw of two things: of the recipients that
+A similarity matrix (see `matrix`) is one draw of two things: of the recipients that
 happen to be its columns, and of the noise of its trainings. `worst_shares` draws both
 again; `agreement` compares the row means of cases that were fine-tuned twice.
 docs/method.md says how to read the numbers.
@@ -19,7 +19,10 @@ import pandas as pd
 from scipy import stats
 
 from casesim.files import atomic_path
-from casesim.similarity import clustering
+from casesim.similarity.cut import cut
+from casesim.similarity.distances import distances
+from casesim.similarity.matrix import row_statistics
+from casesim.similarity.tree import upgma
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -75,7 +78,7 @@ def worst_shares(
 
     Raises:
         ValueError: `refits` has other columns, or a row that the matrix has not.
-        UserError: as `clustering.cut`.
+        UserError: as `cut.cut`.
     """
     matrix = matrix.sort_index().sort_index(axis=1)
     values = np.stack([matrix.to_numpy(float)] * 2)
@@ -98,19 +101,17 @@ def worst_shares(
             columns=matrix.columns,
         )
         drawn = table.iloc[:, columns]
-        condensed = clustering.distances(table if metric == "dice" else drawn, metric)
+        condensed = distances(table if metric == "dice" else drawn, metric)
         worst = None
         if not np.isnan(condensed).all():
             means = _means(drawn.to_numpy(), ~own[:, columns])
-            tree = clustering.upgma(condensed)
-            cut = clustering.cut(
-                tree, condensed, means, number, min_size, max_removed_share
-            )
-            worst = cut.worst
+            tree = upgma(condensed)
+            chosen = cut(tree, condensed, means, number, min_size, max_removed_share)
+            worst = chosen.worst
         if worst is None:
             undecided += 1
         else:
-            counts += cut.labels == worst
+            counts += chosen.labels == worst
     return Shares(counts / resamples, undecided)
 
 
@@ -263,12 +264,12 @@ def stability(
     matrix = matrix.sort_index()
     again = pd.Series(dtype=float)
     if refits is not None:
-        again = clustering.row_statistics(refits)["row_mean"]
+        again = row_statistics(refits)["row_mean"]
     shares = worst_shares(matrix, refits, resamples=resamples, seed=seed, **clustered)
     table = pd.DataFrame(
         {
             "case": matrix.index,
-            "row_mean": clustering.row_statistics(matrix)["row_mean"].to_numpy(),
+            "row_mean": row_statistics(matrix)["row_mean"].to_numpy(),
             "worst_share": shares.worst,
         }
     ).merge(clusters[["case", "cluster", "worst"]], on="case", validate="one_to_one")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casesim.errors import UserError
-from casesim.pruning import pruning
+from casesim.pruning import arms
 
 PRUNING = {"arms": ["worst_cluster", "lowest_rows"], "random_arms": 2, "seeds": [0]}
 ARMS = ["worst_cluster", "lowest_rows", "random_1", "random_2"]
@@ -36,7 +36,7 @@ BASE_DICE = dict.fromkeys(POOL, 0.9) | {"p1": 0.0, "b1": 0.2, "c3": 0.1}
 def choose(
     arm: str, clusters: list[dict[str, str]] = CLUSTERS, seed: int = 0
 ) -> list[str]:
-    return pruning.choose(arm, POOL, clusters, BASE_DICE, seed)
+    return arms.choose(arm, POOL, clusters, BASE_DICE, seed)
 
 
 def with_worst(*cases: str) -> list[dict[str, str]]:
@@ -44,12 +44,12 @@ def with_worst(*cases: str) -> list[dict[str, str]]:
 
 
 def test_models_of_the_base_seed_are_named_after_their_arms() -> None:
-    models = pruning.retrained_models(PRUNING, base_seed=0)
+    models = arms.retrained_models(PRUNING, base_seed=0)
     assert models == {arm: {"arm": arm, "seed": 0} for arm in ARMS}
 
 
 def test_other_seeds_have_a_full_model_of_their_own() -> None:
-    models = pruning.retrained_models(PRUNING | {"seeds": [0, 7]}, base_seed=0)
+    models = arms.retrained_models(PRUNING | {"seeds": [0, 7]}, base_seed=0)
     assert list(models) == [
         *ARMS,
         "full-seed7",
@@ -60,20 +60,20 @@ def test_other_seeds_have_a_full_model_of_their_own() -> None:
 
 
 def test_a_base_seed_outside_the_seeds_leaves_every_name_with_its_seed() -> None:
-    models = pruning.retrained_models(PRUNING | {"seeds": [1, 2]}, base_seed=0)
+    models = arms.retrained_models(PRUNING | {"seeds": [1, 2]}, base_seed=0)
     assert all("-seed" in name for name in models)
     for model in models.values():
-        assert pruning.full_model(model["seed"], 0) in models
+        assert arms.full_model(model["seed"], 0) in models
 
 
 def test_the_full_model_of_the_base_seed_is_base() -> None:
-    assert pruning.full_model(3, 3) == "base"
-    assert pruning.full_model(4, 3) == "full-seed4"
+    assert arms.full_model(3, 3) == "base"
+    assert arms.full_model(4, 3) == "full-seed4"
 
 
 def test_without_arms_nothing_is_retrained() -> None:
     nothing = {"arms": [], "random_arms": 0, "seeds": [0, 1]}
-    assert pruning.retrained_models(nothing, 0) == {}
+    assert arms.retrained_models(nothing, 0) == {}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_undefined_rows_come_last(undefined: str) -> None:
 
 def test_a_train_case_without_base_dice_is_not_the_worst() -> None:
     dice = {case: value for case, value in BASE_DICE.items() if case != "c3"}
-    removed = pruning.choose("lowest_base_dice", POOL, CLUSTERS, dice, 0)
+    removed = arms.choose("lowest_base_dice", POOL, CLUSTERS, dice, 0)
     assert removed == ["a1", "b1"]
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_arm_is_an_error(arm: str) -> None:
 
 def test_a_case_outside_the_pool_is_an_error() -> None:
     with pytest.raises(UserError, match=r"not in the pool: c3"):
-        pruning.choose("random_1", TRAIN[:-1], CLUSTERS, BASE_DICE, 0)
+        arms.choose("random_1", TRAIN[:-1], CLUSTERS, BASE_DICE, 0)
 
 
 def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> N
         log=[str(tmp_path / "log")],
     )
     runpy.run_path(
-        str(Path(pruning.__file__).parents[2] / "pruning/choose_removals.py"),
+        str(Path(arms.__file__).parents[2] / "pruning/choose_removals.py"),
         init_globals={"snakemake": job},
         run_name="__main__",
     )
@@ -201,7 +201,7 @@ def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> N
 
 def test_the_module_imports_the_standard_library_only() -> None:
     """It is imported whenever the workflow is parsed, by every job on a cluster."""
-    tree = ast.parse(Path(pruning.__file__).read_text())
+    tree = ast.parse(Path(arms.__file__).read_text())
     modules = [
         name
         for node in ast.walk(tree)
