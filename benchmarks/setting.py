@@ -121,17 +121,17 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
     """Phantoms without defects in nnU-Net's raw format, and plans; their names."""
     import SimpleITK
 
-    from casesim.cohort import phantom
+    from casesim.cohort.phantom import catalogue, patient
     from casesim.nnunet import planning
 
-    cases = phantom.case_ids(size.cases)
+    cases = catalogue.case_ids(size.cases)
     options = {"shape": size.shape, "spacing": size.spacing, "scanners": 3}
     (setting.raw / "imagesTr").mkdir(parents=True)
     (setting.raw / "labelsTr").mkdir()
     for case in cases:
-        patient = phantom.generate(case, options, "", 0)
+        made = patient.generate(case, options, "", 0)
         for array, path in zip(
-            [*patient.image, patient.label],
+            [*made.image, made.label],
             [*setting.images(case), setting.label(case)],
             strict=True,
         ):
@@ -142,8 +142,8 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
         setting.raw,
         setting.preprocessed,
         cases,
-        phantom.CHANNEL_NAMES,
-        phantom.LABELS,
+        catalogue.CHANNEL_NAMES,
+        catalogue.LABELS,
         NNUNET,
         setting.threads,
     )

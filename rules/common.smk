@@ -15,7 +15,7 @@ gc.set_threshold(200_000)
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
 
-from casesim.cohort import cohort as cohorts
+from casesim.cohort import loading, selection
 from casesim.evidence import label_quality
 from casesim.pruning import arms
 from casesim import runs, settings
@@ -30,9 +30,9 @@ try:
             config, Path(workflow.basedir, "config/schemas/config.schema.json")
         )
     )
-    COHORT = cohorts.load_cohort(config["cohort"])
+    COHORT = loading.load_cohort(config["cohort"])
     settings.check_regions(config, COHORT.labels)
-    REFITTED = cohorts.choose_refits(COHORT.train, **config["stability"])
+    REFITTED = selection.choose_refits(COHORT.train, **config["stability"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -3,7 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-from casesim.cohort.cohort import load_cohort, write_cohort
+from casesim.cohort.loading import load_cohort
+from casesim.cohort.table import write_cohort
 from casesim.files import logged
 
 if TYPE_CHECKING:
@@ -12,19 +13,19 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.cohort import checks
+        from casesim.cohort.checks import across_cases, listing
 
         cohort = load_cohort(snakemake.params.cohort)
-        problems = checks.check_cohort(cohort, snakemake.threads)
-        checks.write_checks(problems, snakemake.log.checks)
-        listing = checks.format_checks(problems)
-        print(listing)
+        problems = across_cases.check_cohort(cohort, snakemake.threads)
+        listing.write_checks(problems, snakemake.log.checks)
+        text = listing.format_checks(problems)
+        print(text)
         failed = any(problem.severity == "error" for problem in problems)
         if not failed:
             write_cohort(cohort, snakemake.params.raw, snakemake.output.cohort)
     # Outside of the log: this list is for the person at the terminal.
     if problems:
-        print(f"\n{listing}\n", file=sys.stderr, flush=True)
+        print(f"\n{text}\n", file=sys.stderr, flush=True)
     if failed:
         sys.exit(1)
 

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from casesim.cohort.cohort import Case, import_case
+from casesim.cohort.cases import Case
+from casesim.cohort.importing import import_case
 from casesim.files import logged
 
 if TYPE_CHECKING:

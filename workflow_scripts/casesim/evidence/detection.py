@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 from sklearn import metrics
 
-from casesim.cohort.phantom import CONTROLS, IMAGE_DEFECTS, LABEL_DEFECTS
+from casesim.cohort.phantom.catalogue import CONTROLS, IMAGE_DEFECTS, LABEL_DEFECTS
 from casesim.errors import UserError
 
 Array = npt.NDArray[np.float64]

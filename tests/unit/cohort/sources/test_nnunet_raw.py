@@ -1,0 +1,60 @@
+"""nnU-Net's raw folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.cohort.folders import NNUNET_JSON, config, nnunet_folder, texts, touch
+
+from casesim.cohort.loading import load_cohort
+from casesim.errors import UserError
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    root = nnunet_folder(tmp_path, ["a", "b_0001", "c"])
+    (root / "imagesTr/c_0001.nii.gz").unlink()
+    touch(root / "imagesTr/a_0002.nii.gz", root / "imagesTr/stray.nii.gz")
+    cohort = load_cohort(config("nnunet", root))
+    assert cohort.test == ["a", "b_0001", "c"]
+    assert cohort.channel_names == ["FLAIR", "T1gd"]
+    assert cohort.case("b_0001").images[1] == str(root / "imagesTr/b_0001_0001.nii.gz")
+    assert cohort.case("c").missing == (str(root / "imagesTr/c_0001.nii.gz"),)
+    assert "a error Wrong channel count: a_0002.nii.gz" in texts(cohort)
+    assert "stray.nii.gz is no channel" in texts(cohort)
+
+
+def test_nnunet_cases_listed_in_dataset_json(tmp_path: Path) -> None:
+    root = nnunet_folder(tmp_path / "raw", [])
+    other = nnunet_folder(tmp_path / "other", ["x", "y", "z"])
+    dataset = {
+        name: {
+            "images": [f"../other/imagesTr/{name}_{i:04d}.nii.gz" for i in (0, 1)],
+            "label": str(other / f"labelsTr/{name}.nii.gz"),
+        }
+        for name in "xyz"
+    }
+    dataset["x"]["images"] = dataset["x"]["images"][:1]
+    (other / "labelsTr/z.nii.gz").unlink()
+    (root / "dataset.json").write_text(json.dumps({**NNUNET_JSON, "dataset": dataset}))
+    cohort = load_cohort(config("nnunet", root))
+    assert cohort.case("y").images[0] == str(other / "imagesTr/y_0000.nii.gz")
+    assert cohort.case("z").missing == (str(other / "labelsTr/z.nii.gz"),)
+    assert "x error Wrong channel count" in texts(cohort)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"background": 0, "whole": [1, 2]}}, "is a region"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "'ignore'"),
+        ({"labels": {"background": 0, "a": "one"}}, "'one'"),
+        ({"file_ending": ".mha"}, "Convert the images"),
+    ],
+)
+def test_unusable_nnunet_json(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    root = nnunet_folder(tmp_path, ["a", "b", "c"], **changes)
+    with pytest.raises(UserError, match=message):
+        load_cohort(config("nnunet", root))

@@ -1,0 +1,102 @@
+"""What a case and a cohort are: files, roles, channels and labels."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from casesim.cohort.phantom import catalogue
+from casesim.cohort.problem import Problem
+
+
+@dataclass(frozen=True)
+class Case:
+    """One selected patient, and where its files are.
+
+    `images` is one 4-D file (MSD) or one file for each channel; empty for a phantom,
+    as is `label`. `missing` are those of them that were not in the folder's listing.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    label: str | None
+    role: str
+    train_case: bool
+    source: str
+    planted: str = ""
+    missing: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All files that the case should have."""
+        return (*self.images, self.label) if self.label else self.images
+
+    @property
+    def existing_sources(self) -> tuple[str, ...]:
+        """The files that the case has, by the listing at load time."""
+        return tuple(path for path in self.sources if path not in self.missing)
+
+    def as_record(self) -> dict[str, Any]:
+        """The case as plain JSON values."""
+        record = asdict(self)
+        return {**record, "images": list(self.images), "missing": list(self.missing)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Case":
+        """The inverse of `as_record`."""
+        images, missing = tuple(record["images"]), tuple(record["missing"])
+        return cls(**{**record, "images": images, "missing": missing})
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The selected cases, and what their channels and labels mean.
+
+    `labels` maps name to number, background included; the names can be parts of file
+    names. `label_map` maps the numbers in the source files to those in `labels`.
+    """
+
+    cases: tuple[Case, ...]
+    channel_names: list[str]
+    labels: dict[str, int]
+    label_map: dict[int, int]
+    problems: tuple[Problem, ...] = ()
+
+    @cached_property
+    def _by_id(self) -> dict[str, Case]:
+        return {case.id: case for case in self.cases}
+
+    @property
+    def pool(self) -> list[str]:
+        """Ids of the cases that may be trained on, sorted."""
+        return sorted(case.id for case in self.cases if case.role == "pool")
+
+    @property
+    def train(self) -> list[str]:
+        """Ids of the pool cases that get a model of their own, sorted."""
+        return sorted(case.id for case in self.cases if case.train_case)
+
+    @property
+    def held_out(self) -> list[str]:
+        """Ids of the cases that no model is trained on, sorted."""
+        return sorted(case.id for case in self.cases if case.role == "held_out")
+
+    @property
+    def test(self) -> list[str]:
+        """Ids of the cases that models are evaluated on, sorted: all of them."""
+        return sorted(case.id for case in self.cases)
+
+    @property
+    def has_planted_defects(self) -> bool:
+        """Whether some train case is known to be wrong, as only phantoms are."""
+        defects = catalogue.LABEL_DEFECTS + catalogue.IMAGE_DEFECTS
+        return any(case.train_case and case.planted in defects for case in self.cases)
+
+    @property
+    def foreground_labels(self) -> list[str]:
+        """Names of the labels without the background, by number."""
+        return [name for name, number in self.labels.items() if number != 0]
+
+    def case(self, case_id: str) -> Case:
+        """The case of that id; KeyError if it is not in the cohort."""
+        return self._by_id[case_id]

@@ -1,0 +1,113 @@
+"""All rules for a cohort: each case, and cases against each other."""
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+from casesim.cohort.cases import Cohort
+from casesim.cohort.checks.one_case import Digest, check_case
+from casesim.cohort.problem import WHOLE_COHORT, Problem
+
+# Label maps with fewer voxels can be equal by chance.
+TINY_LABEL_MAP = 10
+
+
+def check_cohort(cohort: Cohort, threads: int) -> list[Problem]:
+    """Everything that is wrong with a cohort's selected cases, sorted by case.
+
+    Cases are read `threads` at a time; unpacking, hashing and numpy's loops run beside
+    each other in threads. Each needs memory for one case (some 400 MB for BraTS).
+    """
+    problems = list(cohort.problems)
+    digests: dict[str, Digest] = {}
+    with ThreadPoolExecutor(max(1, threads)) as executor:
+        results = executor.map(lambda case: check_case(case, cohort), cohort.cases)
+        for case, (found, digest) in zip(cohort.cases, results, strict=True):
+            problems += found
+            if digest:
+                digests[case.id] = digest
+    problems += _compare_cases(digests)
+    return sorted(problems, key=lambda p: (p.case, p.severity, p.problem))
+
+
+def _compare_cases(digests: dict[str, Digest]) -> list[Problem]:
+    return [
+        *_duplicate_images(digests),
+        *_duplicate_labels(digests),
+        *_mixed_spacings(digests),
+    ]
+
+
+def _duplicate_images(digests: dict[str, Digest]) -> list[Problem]:
+    """The same channel under two ids (error), or twice in one case (warning)."""
+    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for case, digest in digests.items():
+        for name, channel in digest.channels.items():
+            places[channel].append((case, name))
+    shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    problems = []
+    for same in places.values():
+        cases = tuple(sorted({case for case, _ in same}))
+        if len(cases) > 1:
+            shared[cases].append(same[0][1])
+        elif len(same) > 1:
+            copies = ", ".join(name for _, name in same)
+            problems.append(
+                Problem(
+                    cases[0],
+                    "warning",
+                    f"The channels {copies} are the same, voxel by voxel.",
+                    "Replace the one that is a copy.",
+                )
+            )
+    for cases, names in shared.items():
+        problems.append(
+            Problem(
+                cases[0],
+                "error",
+                f"Duplicate images: {' and '.join(cases)} have the same voxels in "
+                f"{', '.join(names)}.",
+                "Keep one of the cases, or replace the file that is a copy: a case "
+                "that is there twice would be trained on and judged by itself.",
+            )
+        )
+    return problems
+
+
+def _duplicate_labels(digests: dict[str, Digest]) -> list[Problem]:
+    same: dict[str, list[str]] = defaultdict(list)
+    for case, digest in digests.items():
+        if digest.label_voxels >= TINY_LABEL_MAP:
+            same[digest.label].append(case)
+    return [
+        Problem(
+            min(cases),
+            "warning",
+            f"{' and '.join(sorted(cases))} have the same label map.",
+            "Look which of the images it belongs to.",
+        )
+        for cases in same.values()
+        if len(cases) > 1
+    ]
+
+
+def _mixed_spacings(digests: dict[str, Digest]) -> list[Problem]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for case, digest in digests.items():
+        groups[" x ".join(f"{mm:.3g}" for mm in digest.spacing)].append(case)
+    if len(groups) < 2:
+        return []
+    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    shown = "; ".join(
+        f"{spacing} mm in {len(cases)} ({', '.join(sorted(cases)[:3])}"
+        f"{', …' if len(cases) > 3 else ''})"
+        for spacing, cases in ordered[:10]
+    )
+    return [
+        Problem(
+            WHOLE_COHORT,
+            "warning",
+            f"The cases have {len(groups)} different spacings: {shown}.",
+            "Nothing to do: nnU-Net resamples them to one. But cases may look alike "
+            "only for their scanner.",
+        )
+    ]

@@ -1,0 +1,80 @@
+"""All rules for one case, and what is needed to compare it with others."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casesim.cohort.cases import Case, Cohort
+from casesim.cohort.checks.grids import check_grids
+from casesim.cohort.checks.intensities import check_images, is_constant
+from casesim.cohort.checks.labels import check_brain, check_label
+from casesim.cohort.checks.report import Report
+from casesim.cohort.checks.volumes import Channel, Volume, find_channels, load
+from casesim.cohort.problem import Problem
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What is needed of a case to compare it with others.
+
+    One digest for each channel that is not constant, by channel name; the digest of the
+    label map and its number of labelled voxels; the spacing (x, y, z) in mm.
+    """
+
+    channels: dict[str, str]
+    label: str
+    label_voxels: int
+    spacing: tuple[float, ...]
+
+
+def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None]:
+    """Read all files of one case, and list what is wrong with them.
+
+    The digest is None where a file is missing or unreadable, and for phantoms, which
+    have no files yet and are right by construction.
+    """
+    report = Report(case.id)
+    if case.source == "phantom":
+        return report.problems, None
+    volumes = [load(path, report) for path in case.sources]
+    images, label = volumes[:-1], volumes[-1]
+    channels = find_channels(case, images, cohort.channel_names, report)
+    complete = len(channels) == len(cohort.channel_names)
+    check_images(channels, complete, report)
+    if label and label.voxels.ndim != 3:
+        report.error(
+            f"{label.path} has {label.voxels.ndim} dimensions {label.voxels.shape}.",
+            "A label map must be 3-D: save it as one volume.",
+        )
+        label = None
+    if label:
+        check_label(label, case, cohort, report)
+    if channels:
+        check_grids(channels, label, report)
+    if not (label and complete):
+        return report.problems, None
+    check_brain(channels, label, report)
+    return report.problems, _digest(channels, label)
+
+
+def _digest(channels: Sequence[Channel], label: Volume) -> Digest:
+    varying = [c for c in channels if not is_constant(c.voxels)]
+    return Digest(
+        {c.name: _hash(c.voxels, np.float32) for c in varying},
+        _hash(label.voxels, np.uint8),
+        int(np.count_nonzero(label.voxels)),
+        channels[0].volume.spacing,
+    )
+
+
+def _hash(voxels: NDArray[Any], dtype: type) -> str:
+    """A hash of shape and values, whatever type they are stored as."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        values: NDArray[Any] = np.asfortranarray(voxels, dtype=dtype)
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    digest.update(values.T.data)
+    return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""Whole volumes out of NIfTI files, or what is wrong with the files."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from casesim.cohort.cases import Case
+from casesim.cohort.checks.report import Report
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The content of one NIfTI file; axes x, y, z (and channel)."""
+
+    path: str
+    voxels: NDArray[Any]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One 3-D channel: where it comes from, in words, and its file."""
+
+    name: str
+    place: str
+    voxels: NDArray[Any]
+    volume: Volume
+
+
+class UnreadableError(Exception):
+    """A file that cannot be read: what is wrong, and how to mend it."""
+
+
+def load(path: str, report: Report) -> Volume | None:
+    """The content of a file; None if it cannot be read, which is then reported."""
+    try:
+        return read_volume(path)
+    except UnreadableError as error:
+        report.error(*error.args)
+        return None
+
+
+def read_volume(path: str) -> Volume:
+    """The content of a file, to its last byte.
+
+    Raises:
+        UnreadableError: what is wrong with the file, and how to mend it.
+    """
+    if not Path(path).is_file():
+        what = "is a link to nowhere" if Path(path).is_symlink() else "is missing"
+        raise UnreadableError(f"{path} {what}.", "Put the file there.")
+    content = _unpack(path)
+    if nib.Nifti1Image.header_class.may_contain_header(content):
+        image_class: Any = nib.Nifti1Image
+    elif nib.Nifti2Image.header_class.may_contain_header(content):
+        image_class = nib.Nifti2Image
+    else:
+        raise UnreadableError(
+            f"{path} is not a NIfTI file.", "Convert it to NIfTI, or replace it."
+        )
+    try:
+        image = image_class.from_stream(io.BytesIO(content))
+        voxels = np.asanyarray(image.dataobj)
+    # nibabel raises many kinds of errors over damaged headers.
+    except Exception as error:
+        raise UnreadableError(
+            f"{path} cannot be read, or holds fewer voxels than its header says: "
+            f"{error}",
+            "Copy or download the file again.",
+        ) from None
+    if voxels.dtype.kind not in "iufb":
+        raise UnreadableError(
+            f"{path} holds voxels of type {voxels.dtype}, not numbers.",
+            "Save it as a grey-value image (colour and complex images are not used).",
+        )
+    return Volume(path, voxels, *_geometry(path))
+
+
+def _unpack(path: str) -> bytes:
+    """The uncompressed content. All of it: only the end shows that a file is whole."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableError(
+            f"{path} cannot be opened: {error.strerror}.",
+            "See to its permissions, or to the disk.",
+        ) from None
+    if not content:
+        raise UnreadableError(
+            f"{path} is empty (0 bytes).", "Copy or download the file again."
+        )
+    if content.startswith((b"version https://git-lfs", b"/annex/objects")):
+        raise UnreadableError(
+            f"{path} is a pointer to the image, not the image.",
+            "Fetch the content (git lfs pull, or git annex get).",
+        )
+    if not path.endswith(".gz"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except EOFError:
+        raise UnreadableError(
+            f"{path} is cut off: a truncated gzip file ({len(content)} bytes).",
+            "Copy or download the file again.",
+        ) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise UnreadableError(
+            f"{path} is damaged, or no gzip file: {error}.",
+            "Copy or download the file again (or name it .nii if it is not packed).",
+        ) from None
+
+
+def _geometry(path: str) -> tuple[tuple[float, ...], ...]:
+    """Spacing, origin and direction in space as SimpleITK (so nnU-Net) sees them."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
+        raise UnreadableError(
+            f"{path} is refused by SimpleITK, which nnU-Net reads with: {reason}",
+            "Save it again with a rigid, right-angled orientation: in nibabel, "
+            "image.set_sform(image.get_qform()).",
+        ) from None
+    # A fourth axis holds channels; a missing third one is a single slice.
+    size = reader.GetDimension()
+    direction = np.eye(max(3, size))
+    direction[:size, :size] = np.reshape(reader.GetDirection(), (size, size))
+    return (
+        (*reader.GetSpacing(), 1.0)[:3],
+        (*reader.GetOrigin(), 0.0)[:3],
+        tuple(direction[:3, :3].ravel().tolist()),
+    )
+
+
+def find_channels(
+    case: Case,
+    images: Sequence[Volume | None],
+    names: Sequence[str],
+    report: Report,
+) -> list[Channel]:
+    """The 3-D channels that could be read; all of them, or what there is of them."""
+    channels = []
+    if case.source == "msd":
+        volume = images[0]
+        if volume is None:
+            return []
+        voxels = volume.voxels[..., None] if volume.voxels.ndim == 3 else volume.voxels
+        if voxels.ndim != 4 or voxels.shape[3] != len(names):
+            count = voxels.shape[3] if voxels.ndim == 4 else "no"
+            report.error(
+                f"Wrong channel count: {volume.path} has the shape "
+                f"{volume.voxels.shape}, so {count} channels, but dataset.json names "
+                f"{len(names)}: {', '.join(names)}.",
+                "Put all channels into the image's fourth axis, or correct 'modality' "
+                "in dataset.json.",
+            )
+            if voxels.ndim != 4:
+                return []
+        # What is there is checked all the same.
+        for name, array in zip(names, np.moveaxis(voxels, 3, 0), strict=False):
+            place = f"{volume.path} (channel {name})"
+            channels.append(Channel(name, place, array, volume))
+        return channels
+    for name, volume in zip(names, images, strict=False):
+        if volume is None:
+            continue
+        if volume.voxels.ndim != 3:
+            report.error(
+                f"Wrong channel count: {volume.path} has the shape "
+                f"{volume.voxels.shape}, but should be one 3-D channel ({name}).",
+                "Save each channel as a 3-D file of its own.",
+            )
+            continue
+        place = f"{volume.path} ({name})"
+        channels.append(Channel(name, place, volume.voxels, volume))
+    return channels

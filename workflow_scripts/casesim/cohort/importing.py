@@ -1,0 +1,157 @@
+"""A case in nnU-Net's raw format, without altering a voxel."""
+
+import gzip
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from casesim.cohort.cases import Case
+from casesim.errors import UserError
+from casesim.files import atomic_path
+
+
+def import_case(
+    case: Case,
+    label_map: Mapping[int, int],
+    images_out: Sequence[str | os.PathLike[str]],
+    label_out: str | os.PathLike[str],
+    phantom_config: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> None:
+    """Write one case in nnU-Net's raw format: a .nii.gz for each channel, and labels.
+
+    Voxels, their type and scaling, and the geometry in the header stay as they are:
+    3-D files are copied byte by byte, 4-D files are split by channel. Label maps become
+    uint8 with the numbers of `label_map` where these differ from the file's, or where
+    the file does not hold plain integers. A phantom is generated from its config and
+    `seed`. Raises UserError for a file that cannot be read or does not hold the case.
+    """
+    if case.source == "phantom":
+        assert phantom_config is not None
+        _write_phantom(case, phantom_config, seed, images_out, label_out)
+        return
+    assert case.label is not None
+    if len(case.images) == 1 and case.source == "msd":
+        _split_channels(case.images[0], images_out)
+    elif len(case.images) == len(images_out):
+        for source, target in zip(case.images, images_out, strict=True):
+            _copy(source, target)
+    else:
+        raise UserError(
+            f"{case.id} has {len(case.images)} channel files instead of "
+            f"{len(images_out)}."
+        )
+    _write_label(case.label, label_out, label_map)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Tell the user which file could not be read."""
+    import zlib
+
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+        ImageFileError,
+        HeaderDataError,
+    ) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}). Replace the file."
+        ) from error
+
+
+def _copy(source: str, target: str | os.PathLike[str]) -> None:
+    with _reading(source):
+        content = Path(source).read_bytes()
+    if not source.endswith(".gz"):
+        # Without a time in its header the packed file depends on the content alone.
+        content = gzip.compress(content, 6, mtime=0)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def _split_channels(source: str, targets: Sequence[str | os.PathLike[str]]) -> None:
+    """A 3-D file for each volume of a 4-D one (x, y, z, channel): the same voxels."""
+    import nibabel as nib
+
+    with _reading(source):
+        image: Any = nib.load(source)
+        stored = image.dataobj.get_unscaled()
+        slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if stored.ndim == 3:
+        stored = stored[..., None]
+    if stored.ndim != 4 or stored.shape[3] != len(targets):
+        raise UserError(
+            f"{source} has the shape {stored.shape}, which is not that of "
+            f"{len(targets)} channels."
+        )
+    for channel, target in enumerate(targets):
+        volume = type(image)(stored[..., channel], image.affine, image.header)
+        if (slope, intercept) != (1, 0):
+            # nibabel then writes the values unchanged, beside their scaling.
+            volume.header.set_slope_inter(slope, intercept)
+        with atomic_path(target) as temporary:
+            nib.save(volume, temporary)
+
+
+def _write_label(
+    source: str, target: str | os.PathLike[str], label_map: Mapping[int, int]
+) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    with _reading(source):
+        image: Any = nib.load(source)
+        scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+        plain = image.get_data_dtype().kind in "ui" and not scaled
+    if plain and all(native == ours for native, ours in label_map.items()):
+        _copy(source, target)
+        return
+    with _reading(source):
+        native_values = np.asanyarray(image.dataobj)
+    labels = np.zeros(native_values.shape, np.uint8)
+    known = np.zeros(native_values.shape, bool)
+    for native, ours in label_map.items():
+        where = native_values == native
+        labels[where] = ours
+        known |= where
+    if not known.all():
+        strange = np.unique(native_values[~known])[:10].tolist()
+        raise UserError(
+            f"{source} holds the values {strange}, which no label has "
+            f"({', '.join(map(str, label_map))})."
+        )
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    with atomic_path(target) as temporary:
+        nib.save(type(image)(labels, image.affine, header), temporary)
+
+
+def _write_phantom(
+    case: Case,
+    config: Mapping[str, Any],
+    seed: int,
+    images_out: Sequence[str | os.PathLike[str]],
+    label_out: str | os.PathLike[str],
+) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    from casesim.cohort.phantom import patient
+
+    made = patient.generate(case.id, config, case.planted, seed)
+    arrays = [*made.image, made.label]
+    for array, target in zip(arrays, [*images_out, label_out], strict=True):
+        image = sitk.GetImageFromArray(array)
+        # SimpleITK counts axes as x, y, z; the arrays and the config as z, y, x.
+        image.SetSpacing([float(mm) for mm in reversed(made.spacing)])
+        with atomic_path(target) as temporary:
+            sitk.WriteImage(image, str(temporary), True)

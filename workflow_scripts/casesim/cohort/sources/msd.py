@@ -1,0 +1,103 @@
+"""Medical Segmentation Decathlon: one 4-D file for each case."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from casesim.cohort.problem import WHOLE_COHORT, Problem
+from casesim.cohort.sources.dataset_json import (
+    channel_names,
+    label_numbers,
+    read_dataset_json,
+)
+from casesim.cohort.sources.found import (
+    Candidate,
+    Found,
+    blame_second_label,
+    data_folder,
+    list_label_maps,
+    nifti_files,
+    stem,
+)
+from casesim.errors import UserError
+
+
+def read(config: Mapping[str, Any]) -> Found:
+    """Medical Segmentation Decathlon: one 4-D file in imagesTr for each case."""
+    root = data_folder(config)
+    path = root / "dataset.json"
+    content = read_dataset_json(root, "msd")
+    if "modality" not in content and "channel_names" in content:
+        raise UserError(
+            f"{path} is nnU-Net's (it has channel_names): set cohort.source: nnunet."
+        )
+    names = content.get("labels")
+    if not isinstance(names, dict):
+        raise UserError(f'{path}: "labels" must be an object.')
+    labels = label_numbers(
+        str(path), {str(name): number for number, name in names.items()}
+    )
+    images, label_maps = root / "imagesTr", root / "labelsTr"
+    found = list_label_maps(label_maps)
+    candidates = []
+    for name in nifti_files(images):
+        label = found.pop(stem(name), None)
+        candidates.append(_with_label(stem(name), images / name, label, label_maps))
+    # A label map left over belongs to an image that is missing.
+    for case, maps in found.items():
+        image = str(images / f"{case}.nii.gz")
+        candidate = Candidate(case, (image,), str(label_maps / maps[0]), (image,))
+        candidates.append(candidate)
+    return Found(
+        candidates,
+        channel_names(path, content, "modality"),
+        labels,
+        {number: number for number in labels.values()},
+        _compare_training_list(path, content, {c.id for c in candidates}),
+        f"Expected: {images}/<case>.nii.gz and {label_maps}/<case>.nii.gz.",
+    )
+
+
+def _with_label(
+    case: str, image: Path, maps: list[str] | None, folder: Path
+) -> Candidate:
+    label = str(folder / (maps[0] if maps else f"{case}.nii.gz"))
+    candidate = Candidate(case, (str(image),), label, () if maps else (label,))
+    blame_second_label(candidate, maps)
+    return candidate
+
+
+def _compare_training_list(
+    path: Path, content: Mapping[str, Any], found: set[str]
+) -> list[Problem]:
+    """What MSD's list of training cases says against the files."""
+    listed = Counter(
+        name.removesuffix(".gz").removesuffix(".nii")
+        for entry in content.get("training", [])
+        if isinstance(entry, dict)
+        for name in [str(entry.get("image", "")).rpartition("/")[2]]
+    )
+    problems = [
+        Problem(
+            case,
+            "error",
+            f"Duplicate case id: {path} lists it {times} times under 'training'.",
+            "Remove the surplus entries.",
+        )
+        for case, times in listed.items()
+        if times > 1
+    ]
+    absent = sorted(set(listed) - found)
+    if absent:
+        shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+        problems.append(
+            Problem(
+                WHOLE_COHORT,
+                "warning",
+                f"{path} lists {len(absent)} cases that have no file: {shown}",
+                "Nothing to do if the folder is a part of the data set on purpose; "
+                "otherwise copy the missing files. They are not used.",
+            )
+        )
+    return problems
