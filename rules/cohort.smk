@@ -19,7 +19,7 @@ rule check_cohort:
         runtime="2h",
     params:
         cohort=config["cohort"],
-        raw=RAW,
+        raw=RAW.removeprefix("results/"),
     script:
         "../workflow_scripts/cohort/check_cohort.py"
 

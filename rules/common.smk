@@ -13,7 +13,9 @@ from pathlib import Path
 # again and again while they are made, takes a sixth of the time of a large plan.
 gc.set_threshold(200_000)
 
-sys.path.insert(0, str(Path(workflow.basedir, "workflow_scripts")))
+# Where this workflow's files are: `workflow.basedir` is another's when it is a module.
+CHECKOUT = Path(str(workflow.current_basedir)).parent
+sys.path.insert(0, str(CHECKOUT / "workflow_scripts"))
 
 from casesim.cohort import loading, selection
 from casesim.evidence import label_quality
@@ -27,7 +29,7 @@ from snakemake.logging import logger
 try:
     config.update(
         settings.validate(
-            config, Path(workflow.basedir, "config/schemas/config.schema.json")
+            config, CHECKOUT / "config/schemas/config.schema.json"
         )
     )
     COHORT = loading.load_cohort(config["cohort"])
@@ -58,7 +60,7 @@ def call_engine(event):
     These are the functions in `profiles/<executor>/hooks.py`.
     """
     engine = workflow.executor_plugin.name
-    hooks = Path(workflow.basedir, "profiles", engine, "hooks.py")
+    hooks = CHECKOUT / "profiles" / engine / "hooks.py"
     if workflow.is_main_process and hooks.exists():
         runpy.run_path(str(hooks))[event](workflow)
 
@@ -237,21 +239,17 @@ def get_finetune_runtime(wildcards, attempt):
 def get_predict_options():
     """What all predictions have in common, as the client's command line."""
     inference = config["inference"]
-    labels = ";".join(
-        f"{name}={COHORT.labels[name]}" for name in COHORT.foreground_labels
-    )
-    regions = ";".join(
+    labels = (f"{name}={COHORT.labels[name]}" for name in COHORT.foreground_labels)
+    regions = (
         f"{name}={','.join(map(str, members))}"
         for name, members in config["regions"].items()
     )
-    flags = [
+    return [
         "--mirroring" if inference["mirroring"] else "--no-mirroring",
         *(["--bfloat16"] if inference["bfloat16"] else []),
+        *("--tile-step", str(inference["tile_step"])),
+        *("--labels", ";".join(labels), "--regions", ";".join(regions)),
     ]
-    return (
-        f"{' '.join(flags)} --tile-step {inference['tile_step']}"
-        f" --labels '{labels}' --regions '{regions}'"
-    )
 
 
 def get_cases(model):
@@ -330,17 +328,15 @@ def get_removed_cases():
     return [f"results/pruning/{arm}/removed_cases.txt" for arm in arms]
 
 
-# The python that runs Snakemake also runs the `predict` client, whose path is kept
-# relative, so that moving the checkout does not make every prediction outdated. Where
-# models and nnU-Net are loaded changes no result: it is told in the environment, too.
+# The python that runs Snakemake also runs the `predict` client. Where that lies, and where
+# models are loaded, changes no result: the environment tells it, not a param, so that a
+# study or a checkout that moves does not make every prediction outdated.
 os.environ.update(
     PATH=os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     ),
     CASESIM_RESIDENT="1" if config["inference"]["resident"] else "0",
-)
-PREDICT_CLIENT = os.path.relpath(
-    Path(workflow.basedir, "workflow_scripts/inference/predict.py")
+    CASESIM_PREDICT=str(CHECKOUT / "workflow_scripts/inference/predict.py"),
 )
 
 RAW = "results/nnunet/raw/Dataset001_Cohort"

@@ -30,13 +30,13 @@ rule predict:
         mem_mb=8000,
         runtime="5m",
     params:
-        client=PREDICT_CLIENT,
         options=get_predict_options(),
     shell:
-        "python -S -E {params.client} --model {wildcards.model} --case {wildcards.case}"
-        " --checkpoint {input.checkpoint} --data {input.data} --label {input.label}"
-        " --prediction {output.prediction} --score {output.score}"
-        " --threads {threads} --gpu {resources.gpu} {params.options} > {log} 2>&1"
+        'python -S -E "$CASESIM_PREDICT" --model {wildcards.model:q}'
+        " --case {wildcards.case:q} --checkpoint {input.checkpoint:q}"
+        " --data {input.data:q} --label {input.label:q}"
+        " --prediction {output.prediction:q} --score {output.score:q}"
+        " --threads {threads} --gpu {resources.gpu} {params.options:q} > {log:q} 2>&1"
 
 
 rule collect_scores:

@@ -1,6 +1,7 @@
 """List every problem of the cohort, and stop before training if one is an error."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casesim.cohort.loading import load_cohort
@@ -22,7 +23,11 @@ def main() -> None:
         print(text)
         failed = any(problem.severity == "error" for problem in problems)
         if not failed:
-            write_cohort(cohort, snakemake.params.raw, snakemake.output.cohort)
+            # Beside the table: another workflow may put all results below a prefix.
+            results = Path(snakemake.output.cohort).parent
+            write_cohort(
+                cohort, results / snakemake.params.raw, snakemake.output.cohort
+            )
     # Outside of the log: this list is for the person at the terminal.
     if problems:
         print(f"\n{text}\n", file=sys.stderr, flush=True)
