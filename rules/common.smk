@@ -28,9 +28,7 @@ from snakemake.logging import logger
 
 try:
     config.update(
-        settings.validate(
-            config, CHECKOUT / "config/schemas/config.schema.json"
-        )
+        settings.validate(config, CHECKOUT / "config/schemas/config.schema.json")
     )
     COHORT = loading.load_cohort(config["cohort"])
     settings.check_regions(config, COHORT.labels)

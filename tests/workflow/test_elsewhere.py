@@ -73,6 +73,9 @@ def test_folders_with_a_space_and_a_study_elsewhere(tmp_path: Path) -> None:
     for cell in cells:
         assert (study / cell).is_file()
     assert not checkout.path("results").exists()
+    moved = study.rename(tmp_path / "moved study")
+    output = succeeded(checkout.run("-n", "--directory", str(moved), *cells))
+    assert "Nothing to be done" in output
 
 
 def test_a_study_that_moved_has_nothing_to_do(
