@@ -6,7 +6,7 @@
 Both sides run in this process, in turns, from a preprocessed case in memory to its
 logits: `sliding_window.predict_logits`, and `predict_logits_from_preprocessed_data` of
 `nnUNetPredictor`, with mirroring and half-tile steps. The process has the memory
-settings of the resident predictor (`background.KEEP_FREED_MEMORY`), for both. The
+settings of the resident predictor (`service.KEEP_FREED_MEMORY`), for both. The
 weights are those of a start, which take as long as trained ones. `demo` is a case of
 the embedded cohort; `real` has the patch and extent of brain-tumour patients (and 8
 stages, more than nnU-Net plans), of which a CPU gets the middle slices only
@@ -180,11 +180,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="put the tables into this file")
     arguments = parser.parse_args()
     from casesim.nnunet import preprocessing
-    from casesim.processes import background
+    from casesim.processes import service
 
-    if not background.KEEP_FREED_MEMORY.items() <= os.environ.items():
+    if not service.KEEP_FREED_MEMORY.items() <= os.environ.items():
         # They are read when a process starts.
-        environment = {**os.environ, **background.KEEP_FREED_MEMORY}
+        environment = {**os.environ, **service.KEEP_FREED_MEMORY}
         os.execve(sys.executable, sys.orig_argv, environment)
     slices = arguments.slices
     if slices is None and common.device() == "cpu":

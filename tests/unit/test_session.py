@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from casesim.processes import devices
+from casesim.processes import locks
 
 IGNORED = (signal.SIGINT, signal.SIGHUP)
 
@@ -30,7 +30,7 @@ def test_what_a_test_starts_ignores_no_signal() -> None:
 
 
 def test_sockets_lie_in_a_folder_of_this_session() -> None:
-    folder = Path(devices.private_folder())
+    folder = Path(locks.private_folder())
     assert folder.parent == Path(os.environ["XDG_RUNTIME_DIR"])
     assert folder.parent.name.startswith("cs-")
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from casesim.files import atomic_path
-from casesim.processes.background import process_information
+from casesim.process_table import process_information
 
 RECORD = Path(".snakemake/casesim_run.json")
 LOCKS = Path(".snakemake/locks")

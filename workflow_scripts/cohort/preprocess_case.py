@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         warm.run(
-            "preprocess_case",
+            "casesim.nnunet.jobs:preprocess_case",
             {
                 "images": list(snakemake.input.images),
                 "label": snakemake.input.label,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         warm.run(
-            "label_quality",
+            "casesim.evidence.jobs:label_quality",
             {
                 "checkpoint": snakemake.input.checkpoint,
                 "stem": snakemake.input.data.removesuffix(".b2nd"),

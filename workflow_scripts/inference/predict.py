@@ -13,4 +13,4 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 from casesim.processes.resident import main
 
 if __name__ == "__main__":
-    sys.exit(main(__file__, sys.argv[1:]))
+    sys.exit(main(__file__, sys.argv[1:], "casesim.inference.serving"))

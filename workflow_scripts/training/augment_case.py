@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         warm.run(
-            "augment_case",
+            "casesim.training.jobs:augment_case",
             {
                 "images": list(snakemake.input.images),
                 "label": snakemake.input.label,

@@ -15,7 +15,7 @@ def main() -> None:
         kept = set(Path(snakemake.input.training_cases).read_text().split())
         stems = [path.removesuffix(".b2nd") for path in snakemake.input.cases]
         warm.run(
-            "train",
+            "casesim.training.jobs:train",
             {
                 "cases": [stem for stem in stems if Path(stem).name in kept],
                 "plans": snakemake.input.plans,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         warm.run(
-            "train",
+            "casesim.training.jobs:train",
             {
                 "cases": [path.removesuffix(".b2nd") for path in snakemake.input.cases],
                 "plans": snakemake.input.plans,

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from casesim.processes import background
+from casesim.process_table import process_information
 
 SECONDS = 60.0
 # What decides who shares a process with whom, and where.
@@ -29,7 +29,7 @@ def wait_until(happens: Callable[[], Any], seconds: float = SECONDS) -> Any:
 
 
 def is_alive(pid: int) -> bool:
-    return background.process_information(pid) is not None
+    return process_information(pid) is not None
 
 
 @contextmanager

@@ -4,72 +4,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from unit.processes.hosts import short_folder
 
-from casesim.errors import UserError
-from casesim.processes import devices, resident
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A private folder of this test's own, whose path is short enough for sockets."""
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with short_folder() as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-        yield folder
-
-
-def test_private_folder_is_for_the_user_alone(runtime: Path) -> None:
-    folder = Path(devices.private_folder())
-    assert folder == runtime / "casesim"
-    assert folder.stat().st_mode & 0o777 == 0o700
-
-
-def test_open_runtime_folder_is_not_used(runtime: Path) -> None:
-    runtime.chmod(0o755)
-    try:
-        assert Path(devices.private_folder()).parent == Path("/tmp")
-    finally:
-        runtime.chmod(0o700)
-
-
-@pytest.mark.parametrize("kind", ["link", "wide", "file"])
-def test_folder_that_others_could_have_made_is_not_used(
-    runtime: Path, kind: str
-) -> None:
-    folder = runtime / "casesim"
-    if kind == "link":
-        (runtime / "elsewhere").mkdir(mode=0o700)
-        folder.symlink_to(runtime / "elsewhere")
-    elif kind == "wide":
-        folder.mkdir()
-        folder.chmod(0o750)
-    else:
-        folder.touch(mode=0o700)
-    assert Path(devices.private_folder()) != folder
-
-
-def test_error_when_no_folder_can_be_trusted(
-    runtime: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "_is_private", lambda folder: False)
-    with pytest.raises(UserError, match="XDG_RUNTIME_DIR"):
-        devices.private_folder()
-
-
-def test_runtime_folder_with_a_long_path_is_not_used(
-    runtime: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = runtime / ("x" * 60)
-    long.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    assert not devices.private_folder().startswith(str(long))
+from casesim.processes import devices, locks, service
 
 
 @pytest.mark.parametrize(
@@ -191,39 +130,16 @@ def test_a_gpu_that_slurm_calls_by_another_name_is_used(
         assert slot.gpu == "2"
 
 
-def test_lock_file_that_was_deleted_is_no_lock(runtime: Path) -> None:
-    path = runtime / "x.lock"
-    holder = devices.try_lock(str(path))
-    assert holder is not None
-    assert devices.try_lock(str(path)) is None
-    real_open = os.open
-
-    def open_then_deleted(*arguments: Any) -> int:
-        descriptor = real_open(*arguments)
-        path.unlink()
-        return descriptor
-
-    os.close(holder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "open", open_then_deleted)
-        assert devices.try_lock(str(path)) is None
-    new = devices.try_lock(str(path))
-    assert new is not None
-    os.close(new)
-
-
 def test_acquire_gives_a_torch_device_and_frees_it(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(
-        resident, "release_memory", lambda slot: asked.append(slot.name)
-    )
+    monkeypatch.setattr(service, "release", lambda name: asked.append(name))
     with devices.acquire(0) as device:
         assert device == "cpu"
         assert asked == ["cpu0"]
-        assert devices.try_lock(str(runtime / "casesim/cpu0.device")) is None
-    lock = devices.try_lock(str(runtime / "casesim/cpu0.device"))
+        assert locks.try_lock(str(runtime / "casesim/cpu0.device")) is None
+    lock = locks.try_lock(str(runtime / "casesim/cpu0.device"))
     assert lock is not None
     os.close(lock)
 

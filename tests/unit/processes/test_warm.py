@@ -1,12 +1,9 @@
 """The warm process and its jobs: what can go wrong between three processes.
 
-Most tests replace the jobs by ones that take no time; the last ones train a small real
-network.
+The jobs take no time; see `test_warm_training` for real ones.
 """
 
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,143 +11,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
-from unit.conftest import TinyCohort
-from unit.processes.hosts import SECONDS, is_alive, wait_until
 
-from casesim.processes import background, background_server, jobs, stopping, warm
+from casesim.processes import endpoint, service, warm
 
 from . import hosts
-
-SCRIPTS = Path(warm.__file__).parents[2]
+from .hosts import SECONDS, is_alive, wait_until
+from .warm_jobs import SCRIPTS, Host
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere jobs do their work themselves"
 )
-
-# What a job does that is no training: each notes its process and its parent.
-SERVER = f"""
-import json, os, pathlib, subprocess, sys, time
-sys.path.insert(0, {str(SCRIPTS)!r})
-from casesim.processes import jobs, warm_server
-from casesim.errors import UserError
-from casesim.processes.stopping import Stop
-
-def note(name):
-    line = json.dumps([name, os.getpid(), os.getppid()])
-    with pathlib.Path("notes.txt").open("a") as file:
-        file.write(line + "\\n")
-
-def say(text, variable="PATH"):
-    note("say")
-    print(text, os.environ.get(variable))
-    subprocess.run(["echo", "from a process of its own"])
-    print("on the other stream", file=sys.stderr)
-
-def hold(label="c"):
-    '''Like a training: it can be stopped, and leaves a checkpoint.'''
-    with Stop() as stop:
-        note(label)
-        print("begun", flush=False)
-        while not os.path.exists("go"):
-            if stop.signal:
-                pathlib.Path("checkpoint").write_text(str(stop.signal))
-                raise SystemExit(128 + stop.signal)
-            time.sleep(0.01)
-        print("finished")
-
-def stubborn():
-    import signal
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    note("stubborn")
-    time.sleep(600)
-
-def mistake():
-    raise UserError("the file is missing")
-
-def bug():
-    raise ZeroDivisionError("a bug")
-
-def leave(status):
-    sys.exit(status)
-
-def killed():
-    note("killed")
-    os.kill(os.getpid(), 9)
-
-def prepare(name):
-    if os.path.exists({{folder!r}} + "/broken"):
-        raise ImportError("no module named torch")
-
-all_jobs = (say, hold, stubborn, mistake, bug, leave, killed)
-jobs.JOBS = {{{{job.__name__: job for job in all_jobs}}}}
-jobs.prepare = prepare
-sys.exit(warm_server.main(sys.argv[1:]))
-"""
-
-CLIENT = f"""
-import atexit, json, os, signal, sys
-sys.path.insert(0, {str(SCRIPTS)!r})
-from casesim.processes import jobs, warm
-from casesim.files import logged
-
-def late():
-    '''Like a signal that comes when Python has taken back its handlers.'''
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-if "LATE_SIGNAL" in os.environ:
-    atexit.register(late)
-log, command, name, values = sys.argv[1:]
-if not command:
-    jobs.JOBS = {{"here": lambda **values: print("here", values)}}
-with logged(log):
-    warm.run(name, json.loads(values), json.loads(command or "[]") or warm.COMMAND)
-"""
-
-
-class Host(hosts.Host):
-    """One with jobs that need the warm process."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.server = folder / "server.py"
-        self.server.write_text(SERVER.format(folder=str(folder)))
-        (folder / "job.py").write_text(CLIENT)
-        self.command = json.dumps([sys.executable, str(self.server)])
-
-    def arguments(self, log: str, name: str, **values: Any) -> list[str]:
-        job = str(self.folder / "job.py")
-        return [sys.executable, job, log, self.command, name, json.dumps(values)]
-
-    def start(
-        self, name: str, log: str = "log", own_group: bool = False, **values: Any
-    ) -> subprocess.Popen[bytes]:
-        command = self.arguments(log, name, **values)
-        return self.begin(command, start_new_session=own_group)
-
-    def run(self, name: str, log: str = "log", **values: Any) -> tuple[int, str]:
-        """The exit status of a job, and its log."""
-        status = self.start(name, log, **values).wait(SECONDS)
-        return status, self.log(log)
-
-    def log(self, name: str = "log") -> str:
-        file = self.folder / name
-        return file.read_text() if file.exists() else ""
-
-    def notes(self, name: str) -> list[tuple[int, int]]:
-        """The processes of jobs of that name, each with its parent."""
-        file = self.folder / "notes.txt"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [(a, b) for said, a, b in map(json.loads, lines) if said == name]
-
-    def begun(self, name: str = "c", number: int = 1) -> tuple[int, int]:
-        """Wait for a job to begin."""
-        return wait_until(lambda: self.notes(name)[number - 1 :])[0]
 
 
 @pytest.fixture
@@ -374,7 +246,7 @@ def test_idle_warm_process_ends_and_leaves_nothing(host: Host) -> None:
     host.environment["CASESIM_RESIDENT_IDLE_SECONDS"] = "0.1"
     job = host.start("hold")
     _, parent = host.begun()
-    time.sleep(1.5 * background_server.SECONDS_BETWEEN_LOOKS)
+    time.sleep(1.5 * endpoint.SECONDS_BETWEEN_LOOKS)
     assert is_alive(parent), "a job is under way"
     (host.folder / "go").touch()
     assert job.wait(SECONDS) == 0
@@ -422,9 +294,9 @@ def test_malformed_requests_are_refused(
     log = path.with_suffix(".log").read_text()
     key = log.splitlines()[0].split(": ", 1)[1]
     content[1] = content[1] or key
-    connection = background.dial(str(path))
+    connection = service.dial(str(path))
     assert connection is not None
-    result = background.exchange(connection, content)
+    result = service.exchange(connection, content)
     assert result is not None
     assert not result[0]
     assert answer in result[1]
@@ -471,8 +343,12 @@ def test_imports_touch_no_gpu_and_start_no_thread_but_numexprs() -> None:
         "def touched(*_): raise SystemExit('the GPU was touched')\n"
         "for name in ('is_available', 'device_count', 'init', '_lazy_init'):\n"
         "    setattr(torch.cuda, name, touched)\n"
+        "from importlib import import_module\n"
         "from casesim.processes import jobs\n"
-        "for name in jobs.JOBS: jobs.prepare(name)\n"
+        "for room in ('nnunet', 'training', 'evidence'):\n"
+        "    module = f'casesim.{room}.jobs'\n"
+        "    for name in import_module(module).IMPORTS:\n"
+        "        jobs.prepare(f'{module}:{name}')\n"
         "print(before, len(os.listdir('/proc/self/task')) - numexprs)"
     )
     environment = os.environ | warm._environment() | {"OMP_NUM_THREADS": "2"}
@@ -482,219 +358,3 @@ def test_imports_touch_no_gpu_and_start_no_thread_but_numexprs() -> None:
     assert done.returncode == 0, done.stderr
     before, after = map(int, done.stdout.split())
     assert after == before
-
-
-# Signals
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """The handlers of before come back: a `Stop` that was told to stop stays."""
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handlers")
-def test_signals_that_come_together_count_as_one() -> None:
-    got: list[int] = []
-    with stopping.Stop(got.append) as stop:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
-        assert stop.signal == signal.SIGTERM
-    signal.raise_signal(signal.SIGINT)
-    assert got == [signal.SIGTERM]
-
-
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("line", range(1, 6))
-def test_signal_in_the_middle_of_another(line: int) -> None:
-    got: list[int] = []
-    interrupted: list[int] = []
-    lines = 0
-
-    def interrupt(frame: FrameType, event: str, _: Any) -> Any:
-        """Raise the second signal before the given line of the first's handler."""
-        nonlocal lines
-        if frame.f_code is not stopping.Stop._remember.__code__:
-            return None
-        if event == "line":
-            lines += 1
-            if lines == line:
-                interrupted.append(frame.f_lineno)
-                signal.raise_signal(signal.SIGINT)
-        return interrupt
-
-    with stopping.Stop(got.append) as stop:
-        before = sys.gettrace()
-        sys.settrace(interrupt)
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            pytest.fail(f"acted as usual, in line {interrupted}")
-        finally:
-            sys.settrace(before)
-        assert stop.signal == signal.SIGINT
-    assert len(interrupted) == 1
-    assert set(got) == {signal.SIGINT}
-
-
-def test_without_a_signal_all_is_as_before() -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    with stopping.Stop():
-        assert signal.getsignal(signal.SIGINT) not in before
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
-
-
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("inside", [True, False])
-def test_later_signal_acts_as_usual(
-    monkeypatch: pytest.MonkeyPatch, inside: bool
-) -> None:
-    monkeypatch.setattr(stopping, "_SECONDS_OF_ONE_SIGNAL", -1.0)
-    with stopping.Stop() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        if inside:
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    if not inside:
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-# A real training
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator[Host]:
-    with hosts.short_folder() as folder, closing(Host(folder)) as host:
-        host.command = json.dumps(warm.COMMAND)
-        yield host
-
-
-def training(cohort: TinyCohort, model: str, **changes: Any) -> dict[str, Any]:
-    values = {
-        "cases": [str(stem) for stem in cohort.stems],
-        "plans": str(cohort.plans),
-        "dataset": str(cohort.dataset),
-        "model": model,
-        "training": {
-            "configuration": "2d",
-            "schedule": {"epochs": 2, "iterations_per_epoch": 3, "initial_lr": 0.01},
-            "seed": 0,
-            "storage": "float32",
-        },
-        "settings": {"checkpoint_minutes": 0, "validate_every": 2},
-        "threads": 2,
-        "gpu": 0,
-        "memory_mb": 2000,
-    }
-    return values | changes
-
-
-CHECKPOINT = Path("fold_all", "checkpoint_final.pth")
-LATEST = Path("fold_all", "checkpoint_latest.pth")
-
-
-def test_training_is_the_same_bit_for_bit(real: Host, tiny_cohort: TinyCohort) -> None:
-    environment = real.environment
-    for model, resident in (("warm", "1"), ("here", "0")):
-        real.environment = environment | {"CASESIM_RESIDENT": resident}
-        values = training(tiny_cohort, model)
-        assert real.run("train", f"{model}.log", **values)[0] == 0
-    real.environment = environment
-    first, second = (real.folder / name / CHECKPOINT for name in ("warm", "here"))
-    assert first.read_bytes() == second.read_bytes()
-    losses = [
-        re.findall(r"loss ([\d.]+)|pseudo-Dice .*? ([\d. ]+)$", real.log(name), re.M)
-        for name in ("warm.log", "here.log")
-    ]
-    assert len(losses[0]) == 3
-    assert losses[0] == losses[1]
-    assert "2 threads" in real.log("warm.log")
-
-
-def long(cohort: TinyCohort, model: str) -> dict[str, Any]:
-    values = training(cohort, model)
-    values["training"]["schedule"] |= {"epochs": 2, "iterations_per_epoch": 10}
-    values["settings"]["validate_every"] = 0
-    return values
-
-
-@pytest.mark.parametrize("how", ["told", "warm process killed"])
-def test_training_goes_on_where_it_was(
-    real: Host, tiny_cohort: TinyCohort, how: str
-) -> None:
-    values = long(tiny_cohort, f"model {how}")
-    latest = real.folder / values["model"] / LATEST
-    job = real.start("train", f"{how}.log", **values)
-    wait_until(latest.exists)
-    if how == "told":
-        job.terminate()
-        assert job.wait(SECONDS) == 128 + signal.SIGTERM
-        assert "stopped by signal 15" in real.log(f"{how}.log")
-    else:
-        for pid in real.servers():
-            os.kill(pid, signal.SIGKILL)
-        assert job.wait(SECONDS) == 1
-        assert "ended in the middle" in real.log(f"{how}.log")
-    assert latest.exists()
-    status, log = real.run("train", f"{how}.log", **values)
-    assert status == 0
-    assert "going on from iteration" in log
-
-
-def test_training_that_cannot_begin_says_why(
-    real: Host, tiny_cohort: TinyCohort
-) -> None:
-    values = training(tiny_cohort, "none", cases=["/nowhere/case"])
-    status, log = real.run("train", "none.log", **values)
-    assert status == 1
-    assert log.startswith("Error: ")
-    assert "/nowhere/case" in log
-    assert "Traceback" not in log
-
-
-def test_preprocessing_is_the_same(real: Host, tiny_cohort: TinyCohort) -> None:
-    case = "case_1"
-    values = {
-        "images": [str(path) for path in tiny_cohort.images(case)],
-        "label": str(tiny_cohort.label(case)),
-        "plans": str(tiny_cohort.plans),
-        "dataset": str(tiny_cohort.dataset),
-        "configuration": "2d",
-        "stem": f"preprocessed/{case}",
-    }
-    assert real.run("preprocess_case", "p.log", **values) == (0, "")
-    for suffix in (".b2nd", "_seg.b2nd"):
-        written = real.folder / f"preprocessed/{case}{suffix}"
-        expected = Path(f"{tiny_cohort.stem(case)}{suffix}")
-        assert written.read_bytes() == expected.read_bytes()
-
-
-def test_copies_are_the_same(real: Host, tiny_cohort: TinyCohort) -> None:
-    values: dict[str, Any] = {
-        "images": [str(path) for path in tiny_cohort.images("case_1")],
-        "label": str(tiny_cohort.label("case_1")),
-        "plans": str(tiny_cohort.plans),
-        "dataset": str(tiny_cohort.dataset),
-        "configuration": "2d",
-        "augmentation": {
-            "mirror_axes": [0, 1, 2],
-            "elastic_alpha": [0, 100],
-            "elastic_sigma": [9, 13],
-            "scale": [1.0, 1.0],
-        },
-        "case": "case_1",
-        "seed": 0,
-    }
-    stems = [["a/copy_0", "a/copy_1"], ["b/copy_0", "b/copy_1"]]
-    assert real.run("augment_case", "a.log", **values, stems=stems[0]) == (0, "")
-    jobs.augment_case(**values, stems=[str(real.folder / stem) for stem in stems[1]])
-    for first, second in zip(*stems, strict=True):
-        written = [real.folder / f"{stem}.b2nd" for stem in (first, second)]
-        assert written[0].read_bytes() == written[1].read_bytes()
-    copies = [(real.folder / f"{stem}.b2nd").read_bytes() for stem in stems[0]]
-    assert copies[0] != copies[1]

@@ -4,79 +4,25 @@ The workflow engine counts GPUs but does not say which one a job may use. Each v
 GPU is a slot, and so is each place on the CPU; a slot is held by a lock file that the
 kernel frees when its holder dies, however it dies.
 
-Only light modules are imported, and `os.path` is used instead of `pathlib`: the client
-of the resident predictor starts once for every cell of the matrix, and pathlib alone
-would double its time.
+Only light modules are imported, for the reason given in `locks`.
 """
-# ruff: noqa: PTH102, PTH110, PTH117, PTH118
-# ruff: noqa: PTH208
-
-from __future__ import annotations
+# ruff: noqa: PTH110, PTH118, PTH208
 
 import fcntl
 import itertools
 import os
-import stat
 import sys
 import time
 from zlib import crc32
 
-from casesim.errors import UserError
+from casesim.processes import locks, service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-# A UNIX socket's path has room for 104 bytes on macOS, 108 on Linux; names made here
-# stay within 48.
-_LONGEST_FOLDER = 50
 _SECONDS_BETWEEN_LOOKS = 0.05
-
-
-def private_folder() -> str:
-    """The folder of locks and sockets: on a local disk, this user's alone (mode 0700).
-
-    `$XDG_RUNTIME_DIR/casesim` where that is usable, else `/tmp/casesim-<user id>`, else
-    the same name under `$TMPDIR`. Raises `UserError` when none can be trusted.
-    """
-    user = os.getuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    candidates = [os.path.join(runtime, "casesim")] if _is_private(runtime) else []
-    candidates += [
-        os.path.join(parent, f"casesim-{user}")
-        for parent in ("/tmp", os.environ.get("TMPDIR", ""))
-    ]
-    for folder in candidates:
-        if not os.path.isabs(folder) or len(os.fsencode(folder)) > _LONGEST_FOLDER:
-            continue
-        try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
-            pass
-        except OSError:
-            continue
-        if _is_private(folder):
-            return folder
-    raise UserError(
-        "No private folder for the predictor's socket: none of "
-        f"{', '.join(candidates)} is a folder of yours with mode 0700 and a path of at "
-        f"most {_LONGEST_FOLDER} bytes. Delete what is in the way, or set "
-        "XDG_RUNTIME_DIR to a folder of yours with mode 0700 on a local disk."
-    )
-
-
-def _is_private(folder: str) -> bool:
-    """Whether it is a real folder (no link) of this user that nobody else can enter."""
-    try:
-        status = os.lstat(folder)
-    except OSError:
-        return False
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.getuid()
-        and not status.st_mode & 0o077
-    )
 
 
 def visible_gpus() -> list[str]:
@@ -120,14 +66,14 @@ class Slot:
         self.gpu = gpu
         self._lock = lock
 
-    def __enter__(self) -> Slot:
+    def __enter__(self) -> "Slot":
         return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        trace: "TracebackType | None",
     ) -> None:
         self.close()
 
@@ -148,19 +94,23 @@ def reserve(number: int, shared: bool = False) -> Slot:
     time: when no device is free, they may queue for one that other clients hold.
     Without it, the holder is alone.
     """
-    folder = private_folder()
+    folder = locks.private_folder()
     given = number > 0 or os.environ.get("SLURM_STEP_GPUS")
     gpus = visible_gpus() if given else []
     told = False
     while True:
         for name, gpu in _slots(gpus):
-            lock = try_lock(os.path.join(folder, f"{name}.device"))
+            lock = locks.try_lock(os.path.join(folder, f"{name}.device"))
             # A lock is not made shared in one step: another job can come in between.
-            if lock is not None and (not shared or _lock(lock, fcntl.LOCK_SH)):
+            if lock is not None and (
+                not shared or locks.lock_file(lock, fcntl.LOCK_SH)
+            ):
                 return Slot(name, gpu, lock)
         if shared:
             for name, gpu in _slots(gpus):
-                lock = try_lock(os.path.join(folder, f"{name}.device"), fcntl.LOCK_SH)
+                lock = locks.try_lock(
+                    os.path.join(folder, f"{name}.device"), fcntl.LOCK_SH
+                )
                 if lock is not None:
                     return Slot(name, gpu, lock)
         if not told:
@@ -169,7 +119,7 @@ def reserve(number: int, shared: bool = False) -> Slot:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def acquire(number: int) -> Acquired:
+def acquire(number: int) -> "Acquired":
     """Hold a device alone for a training job: `with acquire(gpu) as device:`.
 
     `number` is the job's `gpu` resource; `device` is a torch device name, "cuda:0" or
@@ -187,17 +137,15 @@ class Acquired:
         self._number = number
 
     def __enter__(self) -> str:
-        from casesim.processes.resident import release_memory
-
         self._slot = reserve(self._number)
-        release_memory(self._slot)
+        service.release(self._slot.name)
         return torch_device(self._slot.gpu)
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        trace: "TracebackType | None",
     ) -> None:
         self._slot.close()
 
@@ -220,7 +168,7 @@ def torch_device(gpu: str | None) -> str:
     return "cpu"
 
 
-def _slots(gpus: list[str]) -> Iterator[tuple[str, str | None]]:
+def _slots(gpus: list[str]) -> "Iterator[tuple[str, str | None]]":
     job = os.environ.get("SLURM_JOB_ID")
     prefix = f"job{job}-" if job else ""
     for gpu in gpus:
@@ -229,28 +177,3 @@ def _slots(gpus: list[str]) -> Iterator[tuple[str, str | None]]:
     if not gpus:
         for number in itertools.count():
             yield f"{prefix}cpu{number}", None
-
-
-def try_lock(path: str, kind: int = fcntl.LOCK_EX) -> int | None:
-    """An open descriptor that holds the lock `path`, or None when another holds it.
-
-    The lock lasts until every copy of the descriptor is closed, in child processes too.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    if not _lock(lock, kind):
-        return None
-    # A file that its last holder has deleted is not the lock that others will find.
-    if not os.fstat(lock).st_nlink:
-        os.close(lock)
-        return None
-    return lock
-
-
-def _lock(lock: int, kind: int) -> bool:
-    """Lock an open file without waiting; close it when another holds it."""
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return False
-    return True

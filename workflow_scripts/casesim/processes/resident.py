@@ -5,25 +5,21 @@ one. So the job hands its arguments to a process that has all that loaded: one f
 device and each run of the workflow, started by the first client that needs it (see
 `resident_server`), and gone soon after the run.
 
-The request, which `background` describes, holds the client's arguments as they are; the
+The request, which `service` describes, holds the client's arguments as they are; the
 answer is a text for the job's log. Only light modules are imported, for the reason
-given in `devices`; arguments passed on unparsed save argparse and json.
+given in `locks`; arguments passed on unparsed save argparse and json.
 """
-# ruff: noqa: PTH100, PTH109, PTH118
-# ruff: noqa: PTH208
-
-from __future__ import annotations
+# ruff: noqa: PTH100, PTH109
 
 import os
 import sys
 
 from casesim.errors import UserError
 from casesim.processes import devices
-from casesim.processes.background import Service, dial, exchange
+from casesim.processes.service import Service, exchange
 
 SERVE = "--serve"
 
-_RELEASE_SECONDS = 600.0
 # A predictor that dies costs its jobs a few seconds, not a failure: in a submission of
 # many cells, a failed one is done only by the next run of the workflow.
 _ATTEMPTS = 2
@@ -32,19 +28,20 @@ _ATTEMPTS = 2
 _QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
-def main(program: str, arguments: list[str]) -> int:
+def main(program: str, arguments: list[str], work: str) -> int:
     """Run the client, or the server when the arguments say so; return the exit status.
 
     `program` is the script that calls this: a server is started by running it again.
+    `work` names the module that does what clients ask for (see `resident_server`).
     """
     try:
         if arguments[:1] == [SERVE]:
             from casesim.processes.resident_server import serve
 
-            return serve(arguments[1:])
+            return serve(arguments[1:], work)
         resident = os.environ.get("CASESIM_RESIDENT") != "0"
         if "--no-resident" in arguments or not resident:
-            return _predict_here(program, arguments)
+            return _predict_here(program, arguments, work)
         return _predict_in_resident(program, arguments)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -53,16 +50,17 @@ def main(program: str, arguments: list[str]) -> int:
         return 130
 
 
-def _predict_here(program: str, arguments: list[str]) -> int:
+def _predict_here(program: str, arguments: list[str], work: str) -> int:
     """The same prediction in this process, which is started again with its packages."""
     if sys.flags.no_site:
         os.execv(sys.executable, [sys.executable, program, *arguments])
     os.environ.update(_QUIET_THREADS)
     with devices.reserve(_number_of_gpus(arguments)) as slot:
-        from casesim.processes.resident_server import predict_once
+        from importlib import import_module
 
-        device = devices.torch_device(slot.gpu)
-        print(predict_once(os.getcwd(), arguments, device))
+        module = import_module(work)
+        predictor = module.make_predictor(devices.torch_device(slot.gpu))
+        print(predictor.run(module.parse_job(os.getcwd(), arguments)))
     return 0
 
 
@@ -106,19 +104,3 @@ def _server(slot: devices.Slot, program: str) -> Service:
         [slot.gpu or ""],
         environment,
     )
-
-
-def release_memory(slot: devices.Slot) -> None:
-    """Make every resident predictor of a device drop what it has loaded.
-
-    It answers when it has finished what it was computing: even a request whose client
-    was killed never overlaps with what the caller does next.
-    """
-    folder = devices.private_folder()
-    for name in sorted(os.listdir(folder)):
-        if not (name.startswith(f"{slot.name}-") and name.endswith(".sock")):
-            continue
-        connection = dial(os.path.join(folder, name))
-        if connection is not None:
-            connection.settimeout(_RELEASE_SECONDS)
-            exchange(connection, ["release", "", "/"])

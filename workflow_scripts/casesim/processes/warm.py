@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from casesim.errors import UserError
-from casesim.processes import background, jobs
-from casesim.processes.background import Service
+from casesim.processes import jobs, service
+from casesim.processes.service import Service
 from casesim.processes.stopping import Stop
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
 def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) -> None:
-    """Do one of `jobs.JOBS` with these values, in the warm process where possible.
+    """Do a job (see `jobs` for its name), in the warm process where possible.
 
     `values` are text, numbers, lists and dictionaries. `command` starts the warm
     process. Returns when the job has succeeded. When it has failed, raises SystemExit
@@ -48,11 +48,11 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
     """
     text = json.dumps(values)
     if os.environ.get("CASESIM_RESIDENT") == "0" or sys.platform != "linux":
-        jobs.JOBS[name](**json.loads(text))
+        jobs.find(name)(**json.loads(text))
         return
-    service = Service("warm process", "warm", command, environment=_environment())
+    warm_process = Service("warm process", "warm", command, environment=_environment())
     variables = {key: os.environ.get(key) for key in PASSED_ON}
-    connection = service.connect()
+    connection = warm_process.connect()
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -65,14 +65,14 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
         # A signal has to wait for the request, which it would end up in the middle of.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            background.send(
+            service.send(
                 connection,
-                [name, service.key, str(Path.cwd()), json.dumps(variables), text],
+                [name, warm_process.key, str(Path.cwd()), json.dumps(variables), text],
                 files=(1, 2),
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        answer = background.receive(connection)
+        answer = service.receive(connection)
         if stop.signal:
             # The end of Python's handlers comes before that of the process, which the
             # same signal from another sender would then give another status.
@@ -80,7 +80,7 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
     if answer is None:
         if stop.signal:
             sys.exit(128 + stop.signal)
-        raise service.death()
+        raise warm_process.death()
     succeeded, text = answer
     if not succeeded:
         print(text, file=sys.stderr)

@@ -10,7 +10,7 @@ when the child, too, has ended, and no second one can work in the same folder.
 A child ends, by SIGTERM first, so that a training writes its checkpoint,
 
 * when its job is told to stop: the job passes the signal on;
-* when this process stops, because its owner (see `background.find_owner`) is gone or it
+* when this process stops, because its owner (see `service.find_owner`) is gone or it
   is told to; killed after `_SECONDS_TO_STOP`;
 * when this process dies: the kernel sends the signal (PR_SET_PDEATHSIG);
 
@@ -36,8 +36,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from casesim.errors import UserError
-from casesim.processes import background_server, jobs
-from casesim.processes.background_server import IDLE_SECONDS, Request, answer, explain
+from casesim.processes import endpoint, jobs
+from casesim.processes.endpoint import Endpoint, Request, answer, explain
 
 _SECONDS_TO_STOP = 15.0
 _PR_SET_PDEATHSIG = 1
@@ -57,10 +57,9 @@ class _Child:
 class Server:
     """Forks a child for each request, and tells the client how it ended."""
 
-    def __init__(self, endpoint: background_server.Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._children: dict[int, _Child] = {}  # by the connection's descriptor
-        self._last_use = time.monotonic()
         self._libc = ctypes.CDLL(None)
         # Whatever signal comes wakes the loop below.
         self._awake, self._waking = os.pipe()
@@ -82,7 +81,7 @@ class Server:
         try:
             while not self._ending:
                 self._wait()
-                if self._is_idle():
+                if not self._children and self._endpoint.is_idle():
                     break
             for connection in self._endpoint.last_connections():
                 if self._ending:
@@ -95,10 +94,6 @@ class Server:
             self._endpoint.remove_files()
         return 0
 
-    def _is_idle(self) -> bool:
-        idle = time.monotonic() - self._last_use > IDLE_SECONDS
-        return idle and not self._children
-
     def _wait(self) -> None:
         """Deal with whatever happens next: a signal, a child's end, a client."""
         poller = select.poll()
@@ -108,8 +103,8 @@ class Server:
         listener = self._endpoint.listener
         if listener.fileno() >= 0:
             poller.register(listener, select.POLLIN)
-        timeout = background_server.SECONDS_BETWEEN_LOOKS
-        ready = {descriptor for descriptor, _ in poller.poll(1000 * timeout)}
+        timeout = 1000 * endpoint.SECONDS_BETWEEN_LOOKS
+        ready = {descriptor for descriptor, _ in poller.poll(timeout)}
         if self._awake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._awake, 1 << 10)
@@ -135,7 +130,7 @@ class Server:
         del self._children[child.connection.fileno()]
         answer(child.connection, True, str(status))
         print(f"process {child.pid} has ended: {status}", flush=True)
-        self._last_use = time.monotonic()
+        self._endpoint.used()
 
     def _listen_to(self, child: _Child) -> None:
         """A client has sent a signal for its child, or has itself been killed."""
@@ -163,11 +158,8 @@ class Server:
                 os.kill(child.pid, number)
 
     def _accept(self, connection: socket.socket) -> None:
-        self._last_use = time.monotonic()
-        try:
-            request = background_server.read_request(connection, max_files=2)
-        except Exception as error:
-            answer(connection, False, explain(error))
+        request = self._endpoint.receive(connection, max_files=2)
+        if request is None:
             return
         try:
             self._fork(request, connection)
@@ -179,12 +171,9 @@ class Server:
     def _fork(self, request: Request, connection: socket.socket) -> None:
         """Start the child of a request.
 
-        Raises `UserError` for a request that is not for this process, and whatever an
-        import raises.
+        Raises `UserError` for a request that lacks something, and whatever an import
+        raises.
         """
-        if request.verb not in jobs.JOBS:
-            raise UserError(f"Unknown request {request.verb!r}.")
-        self._endpoint.check(request)
         if len(request.arguments) != 2 or len(request.files) != 2:
             raise UserError("A request needs variables, values and two open files.")
         variables, values = (json.loads(text) for text in request.arguments)
@@ -261,7 +250,7 @@ class Server:
 def _status_of(name: str, values: Mapping[str, Any]) -> int:
     """Do a job; return the exit status that a process of its own would have had."""
     try:
-        jobs.JOBS[name](**values)
+        jobs.find(name)(**values)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -277,7 +266,7 @@ def _status_of(name: str, values: Mapping[str, Any]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Be the warm process: `warm` starts this. Returns the exit status."""
-    return Server(background_server.start(*arguments)).run()
+    return Server(endpoint.start(arguments, jobs.is_known)).run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the processes beside the jobs have in common: their socket, and their end.
+"""The server's half of a process beside the jobs: its socket, its requests, its end.
 
-See `background` for who starts them and what a request is.
+See `service` for who starts it and what a request is.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from casesim.errors import UserError
-from casesim.processes import background, devices
+from casesim.process_table import process_information
+from casesim.processes import locks, service
 
 # Can be shortened by whoever pays for idle memory.
 IDLE_SECONDS = float(os.environ.get("CASESIM_RESIDENT_IDLE_SECONDS", "600"))
@@ -59,10 +61,10 @@ def read_request(connection: socket.socket, max_files: int = 0) -> Request:
     request = Request("", "", "", [], files)
     try:
         words = header.split()
-        if words[:2] != [b"casesim-resident", b"%d" % background.PROTOCOL]:
-            raise UserError(f"This is not protocol {background.PROTOCOL}: {words!r}")
+        if words[:2] != [b"casesim-resident", b"%d" % service.PROTOCOL]:
+            raise UserError(f"This is not protocol {service.PROTOCOL}: {words!r}")
         length = int(words[2])
-        if not 0 <= length <= background.MAX_REQUEST_BYTES:
+        if not 0 <= length <= service.MAX_REQUEST_BYTES:
             raise UserError(f"A request of {length} bytes is too long.")
         content = b""
         while part := connection.recv(length - len(content)):
@@ -76,7 +78,7 @@ def read_request(connection: socket.socket, max_files: int = 0) -> Request:
         # What is left unread would reach the client as an error instead of the answer.
         with suppress(OSError):
             connection.setblocking(False)
-            connection.recv(background.MAX_REQUEST_BYTES)
+            connection.recv(service.MAX_REQUEST_BYTES)
         raise
     return request
 
@@ -103,10 +105,23 @@ class Endpoint:
     """The socket `<path>.sock` where jobs ask, and those for whom it is there.
 
     The caller holds the lock `<path>.lock`, so that no other process has this path.
+    `knows` tells whether a verb can be asked for here. A request has to name this
+    process by its key, but for `open_verbs`, which any process of this user may use.
     """
 
-    def __init__(self, path: str, key: str, lock: int, owner: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        path: str,
+        key: str,
+        lock: int,
+        owner: tuple[str, str],
+        knows: Callable[[str], bool],
+        open_verbs: Collection[str] = (),
+    ) -> None:
         self._lock = lock
+        self._knows = knows
+        self._open_verbs = open_verbs
+        self._last_use = time.monotonic()
         self._socket_path = Path(f"{path}.sock")
         self._files = [Path(f"{path}{suffix}") for suffix in (".sock", ".log", ".lock")]
         self._key = key
@@ -122,18 +137,42 @@ class Endpoint:
         self.listener.listen(socket.SOMAXCONN)
         self._inode = self._socket_path.stat().st_ino
 
-    def check(self, request: Request) -> None:
-        """Raise `UserError` when a request is meant for another process."""
-        if request.key != self._key:
-            raise UserError(
-                "This process serves another version or run: "
-                f"{self._key!r}, not {request.key!r}."
-            )
+    def receive(self, connection: socket.socket, max_files: int = 0) -> Request | None:
+        """The request of a client that has connected.
+
+        None when it is not for this process, or no request at all: the client has been
+        told so, and the connection is closed.
+        """
+        self.used()
+        request = None
+        try:
+            request = read_request(connection, max_files)
+            if not self._knows(request.verb):
+                raise UserError(f"Unknown request {request.verb!r}.")
+            if request.verb not in self._open_verbs and request.key != self._key:
+                raise UserError(
+                    "This process serves another version or run: "
+                    f"{self._key!r}, not {request.key!r}."
+                )
+        except Exception as error:
+            if request is not None:
+                request.close_files()
+            answer(connection, False, explain(error))
+            return None
+        return request
+
+    def used(self) -> None:
+        """Note that somebody needs this process now."""
+        self._last_use = time.monotonic()
+
+    def is_idle(self) -> bool:
+        """Whether nobody has needed this process for a while."""
+        return time.monotonic() - self._last_use > IDLE_SECONDS
 
     def is_needed(self) -> bool:
         """Whether the owner lives and jobs can find the socket."""
         pid, started = self._owner
-        owner = background.process_information(int(pid))
+        owner = process_information(int(pid))
         if owner is None or owner[1] != started:
             return False
         # After `last_connections` there is no socket to be found.
@@ -168,8 +207,16 @@ class Endpoint:
             file.unlink(missing_ok=True)
 
 
-def start(path: str, key: str, lock: str, *owner: str) -> Endpoint:
-    """Become the process that `background.Service` has started with these arguments."""
+def start(
+    arguments: Sequence[str],
+    knows: Callable[[str], bool],
+    open_verbs: Collection[str] = (),
+) -> Endpoint:
+    """Become the process that `service.Service` has started with these arguments.
+
+    See `Endpoint` for `knows` and `open_verbs`.
+    """
+    path, key, lock, *owner = arguments
     # Should anything here start processes, the lock is not theirs.
     os.set_inheritable(int(lock), False)
     print(f"Process {os.getpid()}: {key}", flush=True)
@@ -180,7 +227,7 @@ def start(path: str, key: str, lock: str, *owner: str) -> Endpoint:
         # Under nohup, SIGHUP is ignored, and stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-    endpoint = Endpoint(path, key, int(lock), (owner[0], owner[1]))
+    endpoint = Endpoint(path, key, int(lock), (owner[0], owner[1]), knows, open_verbs)
     remove_what_dead_servers_left(Path(path).parent)
     return endpoint
 
@@ -191,7 +238,7 @@ def remove_what_dead_servers_left(folder: Path) -> None:
             # Fresh logs are still to be shown by the clients of the server that died.
             if time.time() - lock_path.stat().st_mtime < _SECONDS_TO_KEEP_LOGS:
                 continue
-            lock = devices.try_lock(str(lock_path))
+            lock = locks.try_lock(str(lock_path))
             if lock is not None:
                 for suffix in (".sock", ".log", ".lock"):
                     lock_path.with_suffix(suffix).unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""Processes beside the jobs of a run: how a job finds its own, or starts it.
+"""The client's half of a process beside the jobs: found, started, asked, buried.
 
 There are two kinds: the resident predictor, which keeps models loaded between the cells
 of the matrix (`resident`), and the warm process, which has nnU-Net imported for the
 jobs that train and preprocess (`warm`). Both belong to one run of the workflow and one
 version of the code, are started by the first job that needs them, and end when idle or
-when their run is gone; `background_server` is their other half.
+when their run is gone; `endpoint` is their other half.
 
 A request is the line `casesim-resident <protocol> <bytes>` and that many bytes: fields
 of text, separated by null characters. They are paths and settings, never code. The
@@ -12,12 +12,10 @@ first field says what to do, the second names the process that is meant, the thi
 the working directory, the rest are the job's arguments. The answer is a line `ok
 <bytes>` or `failed <bytes>`, and a text.
 
-Only light modules are imported, for the reason given in `devices`: the bare `_socket`
+Only light modules are imported, for the reason given in `locks`: the bare `_socket`
 saves 10 ms on each of thousands of jobs.
 """
-# ruff: noqa: PTH100, PTH108, PTH110, PTH116, PTH118, PTH119, PTH120, PTH123
-
-from __future__ import annotations
+# ruff: noqa: PTH100, PTH108, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 
 import os
 import time
@@ -25,7 +23,8 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 from zlib import crc32
 
 from casesim.errors import UserError
-from casesim.processes import devices
+from casesim.process_table import process_information
+from casesim.processes import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +42,10 @@ KEEP_FREED_MEMORY = {
 }
 
 _START_SECONDS = 120.0
+_RELEASE_SECONDS = 600.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 _LOG_TAIL_LINES = 20
-_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Service:
@@ -60,18 +60,18 @@ class Service:
         self,
         what: str,
         name: str,
-        command: Sequence[str],
-        arguments: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        command: "Sequence[str]",
+        arguments: "Sequence[str]" = (),
+        environment: "Mapping[str, str] | None" = None,
     ) -> None:
         self._what = what
         self._command = command
         self._arguments = arguments
         self._environment = environment or {}
         self._owner = find_owner()
-        self.key = " ".join((name, *self._owner, *command, _FOLDER, code_version()))
+        self.key = " ".join((name, *self._owner, *command, _PACKAGE, code_version()))
         name = f"{name}-{self._owner[0]}-{crc32(os.fsencode(self.key)):08x}"
-        self.path = os.path.join(devices.private_folder(), name)
+        self.path = os.path.join(locks.private_folder(), name)
 
     def connect(self) -> socket:
         """A connection to the process, which is started when there is none.
@@ -113,7 +113,7 @@ class Service:
         """
         deadline = time.monotonic() + _START_SECONDS
         while self.socket_file() == socket_file and time.monotonic() < deadline:
-            lock = devices.try_lock(f"{self.path}.lock")
+            lock = locks.try_lock(f"{self.path}.lock")
             if lock is not None:
                 if self.socket_file() is not None:
                     os.unlink(f"{self.path}.sock")
@@ -129,7 +129,7 @@ class Service:
             f"{self._log_tail()}"
         )
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
+    def _start(self) -> "subprocess.Popen[bytes] | None":
         """Start it, unless another job is doing so or it is just ending.
 
         The process inherits the lock, which so lasts as long as the process. It stays
@@ -137,7 +137,7 @@ class Service:
         this process it inherits nothing else, since Snakemake would wait for its own
         pipes to be closed.
         """
-        lock = devices.try_lock(f"{self.path}.lock")
+        lock = locks.try_lock(f"{self.path}.lock")
         if lock is None:
             return None
         import subprocess
@@ -189,7 +189,7 @@ def exchange(connection: socket, fields: list[str]) -> tuple[bool, str] | None:
     return receive(connection)
 
 
-def send(connection: socket, fields: list[str], files: Sequence[int] = ()) -> None:
+def send(connection: socket, fields: list[str], files: "Sequence[int]" = ()) -> None:
     """Send a request, and open files along with it.
 
     When the other side has ended, nothing happens: `receive` tells.
@@ -225,6 +225,22 @@ def receive(connection: socket) -> tuple[bool, str] | None:
     return word == b"ok", text.decode(errors="replace")
 
 
+def release(name: str) -> None:
+    """Make every process called `name`, of whatever run, drop what it has loaded.
+
+    It answers when it has finished what it was computing: even a request whose client
+    was killed never overlaps with what the caller does next.
+    """
+    folder = locks.private_folder()
+    for file in sorted(os.listdir(folder)):
+        if not (file.startswith(f"{name}-") and file.endswith(".sock")):
+            continue
+        connection = dial(os.path.join(folder, file))
+        if connection is not None:
+            connection.settimeout(_RELEASE_SECONDS)
+            exchange(connection, ["release", "", "/"])
+
+
 def find_owner() -> tuple[str, str]:
     """The process whose end ends the server: its id and its start time.
 
@@ -255,51 +271,17 @@ def _is_snakemake(command: list[str]) -> bool:
     return any(name.removesuffix(".py") == "snakemake" for name in names[1:])
 
 
-def process_information(pid: int) -> tuple[int, str, list[str]] | None:
-    """A process's parent, start time and command line; None when it has ended.
-
-    A process that has ended and waits for its parent to take notice counts as ended.
-    """
-    if not os.path.exists("/proc/self/stat"):
-        return _process_information_by_ps(pid)
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, can itself contain parentheses and spaces.
-            fields = file.read().rpartition(b")")[2].split()
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            command = os.fsdecode(file.read()).split("\0")[:-1]
-    except OSError:
-        return None
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[1]), fields[19].decode(), command
-
-
-def _process_information_by_ps(pid: int) -> tuple[int, str, list[str]] | None:
-    """The same where there is no /proc (macOS); start times are whole seconds there."""
-    import subprocess
-
-    shown = subprocess.run(
-        ["ps", "-o", "stat=,ppid=,lstart=,command=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"LC_ALL": "C"},
-    ).stdout.split()
-    if len(shown) < 7 or shown[0].startswith("Z"):
-        return None
-    return int(shown[1]), "-".join(shown[2:7]), shown[7:]
-
-
 def code_version() -> str:
-    """What changes when a file of the package changes."""
-    folders, files = [_FOLDER], []
+    """What changes when a file of the package changes, in whichever room it lies."""
+    folders, files = [_PACKAGE], []
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.name.endswith(".py"):
+                name = entry.name
+                if name.endswith(".py"):
                     status = entry.stat()
                     files.append((entry.path, status.st_size, status.st_mtime_ns))
+                elif name != "__pycache__" and entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
     files.sort()
     return f"{PROTOCOL}-{crc32(repr(files).encode()):08x}"

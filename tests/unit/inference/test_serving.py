@@ -1,0 +1,33 @@
+"""What the client of a cell asks for."""
+
+from pathlib import Path
+
+import pytest
+
+from casesim.inference import serving
+
+
+def test_job_of_the_workflows_command_line() -> None:
+    job = serving.parse_job(
+        "/work place",
+        [
+            *("--model", "finetuned/a", "--case", "b", "--checkpoint", "m/c.pth"),
+            *("--data", "b.b2nd", "--label", "/l/b.nii.gz"),
+            *("--prediction", "p/b.nii.gz", "--score", "s/b.json"),
+            *("--threads", "8", "--gpu", "1", "--no-mirroring", "--resident"),
+            *("--tile-step", "0.25", "--labels", "edema=1;non-enhancing_tumor=2"),
+            *("--regions", "WT=1,2;x=y=2"),
+        ],
+    )
+    assert job.checkpoint == Path("/work place/m/c.pth")
+    assert job.label == Path("/l/b.nii.gz")
+    assert job.threads == 8
+    assert job.labels == {"edema": 1, "non-enhancing_tumor": 2}
+    assert job.regions == {"WT": (1, 2), "x=y": (2,)}
+    assert job.options == {"mirroring": False, "tile_step": 0.25, "bfloat16": False}
+
+
+@pytest.mark.parametrize("text", ["1,2", "=1", "a=", "a=x"])
+def test_malformed_regions(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        serving.parse_regions(text)

@@ -1,0 +1,72 @@
+"""Whom a process beside the jobs belongs to, and which version of the code it is."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from casesim.process_table import process_information
+from casesim.processes import service
+
+
+def test_owner_is_the_parent_where_there_is_no_snakemake() -> None:
+    pid, started = service.find_owner()
+    assert int(pid) == os.getppid()
+    information = process_information(os.getppid())
+    assert information is not None
+    assert started == information[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("snakemake --cores 2", True),
+        ("/env/bin/python3.11 /env/bin/snakemake -n", True),
+        ("python -m snakemake --target-jobs x", True),
+        ("python -I -m snakemake", True),
+        ("python snakemake.py", True),
+        ("bash -c snakemake", False),
+        ("srun python -m snakemake", False),
+        ("/home/u/snakemake/bin/python predict.py", False),
+        ("python /home/u/snakemake/predict.py", False),
+        ("python x.py a b snakemake", False),
+        ("", False),
+    ],
+)
+def test_command_lines_of_snakemake(command: str, expected: bool) -> None:
+    assert service._is_snakemake(command.split()) is expected
+
+
+def test_version_covers_every_file_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "casesim"
+    shutil.copytree(service._PACKAGE, package)
+    monkeypatch.setattr(service, "_PACKAGE", str(package))
+    versions = [service.code_version()]
+    assert service.code_version() == versions[0]
+    for file in sorted(package.rglob("*.py")):
+        with file.open("a") as text:
+            text.write("# edited\n")
+        versions.append(service.code_version())
+    assert len(versions) > 40
+    assert len(set(versions)) == len(versions)
+    (package / "training/new.py").touch()
+    versions.append(service.code_version())
+    (package / "training/new.py").unlink()
+    assert service.code_version() == versions[-2] != versions[-1]
+
+
+def test_version_is_that_of_the_sources_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "casesim"
+    (package / "room/__pycache__").mkdir(parents=True)
+    (package / "room/a.py").touch()
+    monkeypatch.setattr(service, "_PACKAGE", str(package))
+    before = service.code_version()
+    (package / "room/__pycache__/a.cpython-312.pyc").touch()
+    (package / "room/__pycache__/b.py").touch()
+    (package / "room/notes.txt").touch()
+    assert service.code_version() == before

@@ -1,0 +1,96 @@
+"""Files loaded in the background and kept between cells, within a budget of memory."""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from casesim.errors import UserError
+
+Value = TypeVar("Value")
+
+
+class Cache(Generic[Value]):
+    """Values loaded in the background; the least recently used go when room is short.
+
+    `load` returns a value and its size in bytes. Calls may come from several threads.
+    """
+
+    def __init__(
+        self,
+        load: Callable[..., tuple[Value, int]],
+        budget: int,
+        loader: ThreadPoolExecutor,
+    ) -> None:
+        self._load = load
+        self._budget = budget
+        self._loader = loader
+        self._entries: OrderedDict[Hashable, Future[tuple[Value, int]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def fetch(self, *paths: Path, also: tuple[Path, ...] = ()) -> Future[Any]:
+        """The value of these files, being loaded unless it is there already.
+
+        A file that has been written anew is loaded anew; so is the value when one of
+        the files in `also` has, which `load` finds by itself. Raises `UserError` naming
+        the file that is missing.
+        """
+        key = tuple(_fingerprint(path) for path in (*paths, *also))
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or (entry.done() and entry.exception()):
+                entry = self._loader.submit(self._load, *paths)
+                self._entries[key] = entry
+            self._entries.move_to_end(key)
+        return entry
+
+    def trim(self) -> None:
+        """Forget what failed, and the least recently used beyond the budget."""
+        with self._lock:
+            loaded = 0
+            for key, entry in reversed(list(self._entries.items())):
+                if not entry.done():
+                    continue
+                if entry.exception() is None:
+                    loaded += entry.result()[1]
+                if entry.exception() is not None or loaded > self._budget:
+                    del self._entries[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+
+
+def _fingerprint(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). "
+            "Run the workflow again to make it."
+        ) from None
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+def available_memory() -> int:
+    """Bytes this process may still use, of the machine and of its control group."""
+    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) * 1024)
+    # Batch systems limit a job by a control group, or one of those around it.
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            group = Path("/sys/fs/cgroup", line.split(":", 2)[2].lstrip("/"))
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):
+                    limit = int((folder / "memory.max").read_text())
+                    used = int((folder / "memory.current").read_text())
+                    free.append(max(limit - used, 0))
+    return min(free)

@@ -1,0 +1,87 @@
+"""The jobs of this room that the warm process can do; see `casesim.processes.jobs`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from casesim.nnunet.jobs import PREPROCESSING
+
+IMPORTS = {
+    "train": (
+        "casesim.processes.devices",
+        "casesim.training.run",
+        "dynamic_network_architectures.architectures.unet",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        # What matplotlib's first picture makes pillow import.
+        *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+    ),
+    "augment_case": ("casesim.training.augmentation", *PREPROCESSING),
+}
+
+
+def train(
+    cases: Sequence[str],
+    plans: str,
+    dataset: str,
+    model: str,
+    training: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    threads: int,
+    gpu: int,
+    memory_mb: float,
+    start_from: str | None = None,
+) -> None:
+    """Train a model on a free device: the base, a fine-tuned or a retrained one.
+
+    `cases` are preprocessed cases (paths without `.b2nd`) and `model` is the folder to
+    write. `training` has all that the weights depend on beside the files:
+    `configuration`, `schedule`, `seed` and `storage`; `settings` what they do not
+    depend on: `checkpoint_minutes` and `validate_every`. `gpu` is the number of GPUs
+    that the job has, `memory_mb` its memory, of which cases get half. For the rest, and
+    for what is raised, see `run.train`.
+    """
+    from casesim.processes import devices
+    from casesim.training import run
+
+    with devices.acquire(gpu) as device:
+        run.train(
+            cases,
+            plans,
+            dataset,
+            out_folder=model,
+            threads=threads,
+            device=device,
+            start_from=start_from,
+            memory_mb=memory_mb / 2,
+            checkpoint_minutes=settings["checkpoint_minutes"],
+            validate_every=settings["validate_every"],
+            **training,
+        )
+
+
+def augment_case(
+    images: Sequence[str],
+    label: str,
+    plans: str,
+    dataset: str,
+    configuration: str,
+    augmentation: Mapping[str, Any],
+    case: str,
+    seed: int,
+    stems: Sequence[str],
+) -> None:
+    """Write deformed copies of one case, preprocessed as all cases are.
+
+    `images` has one file for each channel, `stems` one path (without `.b2nd`) for each
+    copy. What a copy looks like depends on `seed`, `case` and its place in `stems`; see
+    `augmentation.augment`.
+    """
+    from casesim.nnunet import preprocessing
+    from casesim.training.augmentation import augment
+
+    image, label_map, spacing = preprocessing.read_case(images, label)
+    for copy, stem in enumerate(stems):
+        deformed = augment(image, label_map, augmentation, case, copy, seed)
+        preprocessing.preprocess_arrays(
+            *deformed, spacing, plans, dataset, configuration, stem
+        )
