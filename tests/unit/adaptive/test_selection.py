@@ -1,0 +1,71 @@
+"""Ranks and weights, by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from casesim.adaptive.selection import COLUMNS, leaned_on, members, select
+
+
+def predicted(**dice: float) -> pd.DataFrame:
+    """Predictions by a short name: `b` is the base, others are train cases."""
+    models = ["base" if name == "b" else f"finetuned/{name}" for name in dice]
+    return pd.DataFrame(
+        {
+            "model": models,
+            "case": "c",
+            "region": "mean",
+            "predicted_dice": list(dice.values()),
+            "spread": 0.05,
+            "low": 0.1,
+            "high": 0.9,
+            "confidence": [0.9 - 0.1 * i for i in range(len(dice))],
+        }
+    )
+
+
+def test_weights_by_hand() -> None:
+    found = select(predicted(b=0.70, x=0.72, y=0.74, z=0.20), temperature=0.02)
+    assert list(found) == list(COLUMNS)
+    assert list(found["model"]) == [
+        "finetuned/y",
+        "finetuned/x",
+        "base",
+        "finetuned/z",
+    ]
+    assert list(found["rank"]) == [1, 2, 3, 4]
+    total = 1 + math.exp(-1) + math.exp(-2)
+    expected = [1 / total, math.exp(-1) / total, math.exp(-2) / total, 0]
+    assert found["weight"].to_list() == pytest.approx(expected)
+    assert found["calibrated"].all()
+    assert members(found) == pytest.approx(
+        dict(zip(["finetuned/y", "finetuned/x", "base"], expected, strict=False))
+    )
+    assert leaned_on(found, 2) == ["y", "x"]
+    assert leaned_on(found, 9) == ["y", "x", "z"]
+
+
+def test_the_order_of_rows_does_not_matter_and_ties_go_by_name() -> None:
+    given = predicted(x=0.5, b=0.5, a=0.5)
+    found = select(given, 0.02)
+    assert list(found["model"]) == ["base", "finetuned/a", "finetuned/x"]
+    again = select(given.iloc[::-1], 0.02)
+    pd.testing.assert_frame_equal(found, again)
+
+
+def test_undefined_predictions_come_last_and_are_not_heard() -> None:
+    found = select(predicted(b=math.nan, x=0.5), 0.02)
+    assert list(found["model"]) == ["finetuned/x", "base"]
+    assert list(found["weight"]) == [1, 0]
+
+
+def test_without_calibration_the_raw_confidence_ranks() -> None:
+    found = select(predicted(b=math.nan, x=math.nan), 0.02)
+    assert list(found["model"]) == ["base", "finetuned/x"]
+    assert not found["calibrated"].any()
+    assert found["predicted_dice"].isna().all()
+    assert found["weight"][0] == pytest.approx(1 / (1 + math.exp(-5)), abs=0.01)
+    nothing = predicted(b=math.nan).assign(confidence=math.nan)
+    with pytest.raises(ValueError, match="no model has"):
+        select(nothing, 0.02)

@@ -1,0 +1,146 @@
+"""Methods compared on held-out cases: by hand, and verdicts on known truths."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from casesim.adaptive import validation
+
+
+def rows(method: str, *dice: float, seed: int = 0) -> pd.DataFrame:
+    cases = [f"h{i}" for i in range(len(dice))]
+    return pd.DataFrame(
+        {"method": method, "seed": seed, "case": cases, "region": "mean", "dice": dice}
+    )
+
+
+def test_changes_are_paired_by_case() -> None:
+    table = pd.concat(
+        [
+            rows("adaptive", 0.5, 0.6, math.nan),
+            rows("continued", 0.4, 0.4, 0.4),
+            rows("continued", 0.6, math.nan, 0.4, seed=1),
+        ]
+    )
+    found, cases, n_target, n_reference = validation.changes(
+        table, "adaptive", "continued"
+    )
+    np.testing.assert_allclose(found, [[0.1, 0.2, np.nan], [-0.1, np.nan, np.nan]])
+    assert cases == ["h0", "h1", "h2"]
+    assert (n_target, n_reference) == (1, 2)
+
+
+def test_training_noise_is_the_spread_between_seeds() -> None:
+    table = pd.concat(
+        [
+            rows("one", 0.5, 0.7),
+            rows("one", 0.6, 0.8, seed=1),
+            rows("two", 0.5, 0.5),
+            rows("two", 0.5, 0.5, seed=1),
+            rows("once", 0.1, 0.9),
+        ]
+    )
+    noise = validation.training_noise(table)
+    assert noise is not None
+    # Means 0.6 and 0.7, and twice 0.5: a sum of squares of 0.005 with two degrees.
+    assert noise.sd == pytest.approx(math.sqrt(0.005 / 2))
+    assert noise.df == 2
+    assert validation.training_noise(rows("once", 0.1, 0.9)) is None
+
+
+def test_the_interval_knows_how_often_each_side_was_trained() -> None:
+    generator = np.random.default_rng(0)
+    dice = generator.uniform(0.5, 0.9, 12)
+    table = pd.concat(
+        [
+            rows("adaptive", *(dice + generator.normal(0.03, 0.01, 12))),
+            *(
+                rows("continued", *(dice + 0.004 * seed), seed=seed)
+                for seed in range(3)
+            ),
+        ]
+    )
+    found = validation.contrast(table, "adaptive", "continued")
+    sd = np.std([0, 0.004, 0.008], ddof=1)
+    assert found["training_sd"] == pytest.approx(sd)
+    assert found["seeds"] == [1, 3]
+    changes, *_ = validation.changes(table, "adaptive", "continued")
+    of_training = sd**2 * (1 + 1 / 3)
+    of_cases = changes.mean(0).var(ddof=1) / 12
+    df = (of_training + of_cases) ** 2 / (of_training**2 / 2 + of_cases**2 / 11)
+    half = stats.t.ppf(0.975, df) * math.sqrt(of_training + of_cases)
+    assert found["mean"] - found["interval_low"] == pytest.approx(half)
+
+
+def experiment(effect: float, seed: int, n: int = 40) -> pd.DataFrame:
+    """A target that is better by `effect`, three trainings of what it has to beat."""
+    generator = np.random.default_rng(seed)
+    of_case = generator.normal(0.6, 0.15, n)
+
+    def trained(method: str, level: float, number: int = 0) -> pd.DataFrame:
+        of_training = generator.normal(0, 0.006)
+        noise = generator.normal(0, 0.03, n)
+        return rows(method, *(of_case + level + of_training + noise), seed=number)
+
+    return pd.concat(
+        [
+            trained("base", 0),
+            trained("adaptive", effect),
+            *(trained("continued_full", 0, number) for number in range(3)),
+            *(trained(f"random_{r}", -0.02) for r in range(1, 6)),
+            trained("oracle", 0.08),
+        ]
+    )
+
+
+def test_verdicts_where_the_truth_is_known() -> None:
+
+    def word(effect: float, seed: int) -> str:
+        table = experiment(effect, seed)
+        found = validation.contrast(table, "adaptive", "continued_full", resamples=10)
+        return str(found["verdict"])
+
+    words = {e: [word(e, seed) for seed in range(25)] for e in (-0.08, 0.0, 0.08)}
+    assert words[0.08].count("helps") >= 20
+    assert words[-0.08].count("harms") >= 20
+    assert words[0.0].count("helps") + words[0.0].count("harms") <= 4
+
+
+def test_one_training_of_everything_cannot_tell() -> None:
+    table = experiment(0.08, 0).query("seed == 0")
+    found = validation.contrast(table, "adaptive", "continued_full")
+    assert found["verdict"] == "cannot tell"
+    assert math.isnan(found["interval_low"])
+    assert found["ci_low"] > 0
+
+
+def test_table_of_methods() -> None:
+    table = pd.concat(
+        [
+            rows("base", 0.5, 0.6),
+            rows("oracle", 0.7, 0.8),
+            rows("adaptive", 0.6, 0.7),
+            rows("continued_full", 0.5, 0.7),
+            rows("continued_full", 0.5, 0.5, seed=1),
+        ]
+    )
+    found = validation.methods(table).set_index("method")
+    assert list(found.index) == ["oracle", "adaptive", "base", "continued_full"]
+    assert found["mean"].to_dict() == pytest.approx(
+        {"oracle": 0.75, "adaptive": 0.65, "base": 0.55, "continued_full": 0.55}
+    )
+    assert found.loc["adaptive", "gap_closed"] == pytest.approx(0.5)
+    assert found.loc["oracle", "gap_closed"] == 1
+    assert found.loc["continued_full", "seeds"] == 2
+    assert [found[name]["base"] for name in ("change", "ci_low", "ci_high")] == [0] * 3
+
+
+def test_contrasts_of_each_target_with_each_baseline() -> None:
+    table = experiment(0.0, 1)
+    found = validation.contrasts(table)
+    assert list(found) == ["adaptive"]
+    assert set(found["adaptive"]) == set(table["method"]) - {"adaptive"}
+    assert found["adaptive"]["base"]["sentence"].startswith("Against base: adaptive")
