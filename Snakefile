@@ -25,4 +25,4 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        get_final_output(),
+        expand("results/{target}", target=STUDY.targets()),

@@ -4,7 +4,8 @@
 rule check_cohort:
     """Every problem of the cohort in one list, before anything is trained."""
     input:
-        get_all_source_files(),
+        # Those that are there: the check reports the others.
+        [path for case in COHORT.cases for path in case.existing_sources],
     output:
         cohort="results/cohort.tsv",
     log:
@@ -27,7 +28,7 @@ rule check_cohort:
 rule import_case:
     """One case in nnU-Net's raw format, without altering a voxel."""
     input:
-        sources=get_source_files,
+        sources=lambda w: list(COHORT.case(w.case).existing_sources),
         cohort=ancient("results/cohort.tsv"),
     output:
         images=expand(
@@ -42,8 +43,8 @@ rule import_case:
         mem_mb=4000,
         runtime="30m",
     params:
-        case=get_case_record,
-        cohort=get_import_options(),
+        case=lambda w: STUDY.case_record(w.case),
+        cohort=STUDY.import_options,
     script:
         "../workflow_scripts/cohort/import_case.py"
 

@@ -4,7 +4,9 @@
 rule label_quality:
     """The baseline: cleanlab's score of one case, by a model that never saw it."""
     input:
-        checkpoint=get_fold_checkpoint,
+        checkpoint=lambda w: (
+            f"results/models/folds/{STUDY.folds[w.case]}/fold_all/checkpoint_final.pth"
+        ),
         data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
     output:
         score="results/evidence/label_quality/{case}.json",
@@ -18,8 +20,8 @@ rule label_quality:
         mem_mb=8000,
         runtime="10m",
     params:
-        fold=get_fold,
-        options=get_logit_options(),
+        fold=lambda w: STUDY.folds[w.case],
+        options=STUDY.logit_options,
     script:
         "../workflow_scripts/evidence/label_quality.py"
 
@@ -32,7 +34,9 @@ rule detection:
         effects="results/similarity/cases.tsv",
         # More held-out cases change this table, but not the rows that are read.
         base=ancient("results/scores/base.tsv"),
-        label_quality=get_label_quality(),
+        label_quality=expand(
+            "results/evidence/label_quality/{case}.json", case=STUDY.judged
+        ),
     output:
         table=report(
             "results/evidence/detection.tsv",

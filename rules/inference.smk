@@ -1,6 +1,14 @@
 # Every model on every test case: one job for each cell. Cells of one model that share a
-# submission (see get_cell_group) have the rule that gathers them in their group: without
+# submission (see Study.group) have the rule that gathers them in their group: without
 # a job that needs them all, Snakemake would start anew for each cell.
+
+# Without a group, groups cost nothing, and a cell is retried like any other job. On a
+# cluster, a retry would do all cells of the group again; a new run does the rest.
+CELL_GROUP = None
+CELL_RETRIES = None
+if STUDY.cells_per_group:
+    CELL_GROUP = lambda w: STUDY.group(w.model, w.get("case"), int(w.get("part", 0)))
+    CELL_RETRIES = 0
 
 
 rule predict:
@@ -18,7 +26,6 @@ rule predict:
         score="results/scores/{model}/{case}.json",
     log:
         "logs/predict/{model}/{case}.log",
-    # On a cluster, a retry would do all cells of the group again; a new run does the rest.
     retries: CELL_RETRIES
     group:
         CELL_GROUP
@@ -30,7 +37,7 @@ rule predict:
         mem_mb=8000,
         runtime="5m",
     params:
-        options=get_predict_options(),
+        options=STUDY.predict_options,
     shell:
         'python -S -E "$CASESIM_PREDICT" --model {wildcards.model:q}'
         " --case {wildcards.case:q} --checkpoint {input.checkpoint:q}"
@@ -42,13 +49,13 @@ rule predict:
 rule collect_scores:
     """One row of the matrix: Dice of one model on all its test cases."""
     input:
-        scores=get_scores,
+        scores=lambda w: list_scores(w.model, STUDY.cases_of(w.model)),
     output:
         table="results/scores/{model}.tsv",
     log:
         "logs/collect_scores/{model}.log",
     wildcard_constraints:
-        model=WHOLE_MODELS,
+        model=STUDY.patterns(in_parts=False),
     retries: CELL_RETRIES
     group:
         CELL_GROUP
@@ -64,26 +71,30 @@ rule collect_scores:
 # A piece of a row that has more cells than one submission may hold.
 use rule collect_scores as collect_part with:
     input:
-        scores=get_part_scores,
+        scores=lambda w: list_scores(w.model, STUDY.part(w.model, int(w.part))),
     output:
         table="results/scores/{model}/part_{part}.tsv",
     log:
         "logs/collect_part/{model}/{part}.log",
     wildcard_constraints:
-        model=SPLIT_MODELS,
+        model=STUDY.patterns(in_parts=True),
         part=r"\d+",
 
 
 rule join_parts:
     """The pieces of a row, one below the other."""
     input:
-        parts=get_parts,
+        parts=lambda w: expand(
+            "results/scores/{model}/part_{part}.tsv",
+            model=w.model,
+            part=STUDY.parts(w.model),
+        ),
     output:
         table="results/scores/{model}.tsv",
     log:
         "logs/join_parts/{model}.log",
     wildcard_constraints:
-        model=SPLIT_MODELS,
+        model=STUDY.patterns(in_parts=True),
     localrule: True
     conda:
         "../envs/analysis.yaml"

@@ -26,9 +26,9 @@ rule choose_removals:
 rule compare:
     """Case by case, before and after the removal, and what it says on average."""
     input:
-        before=get_full_scores(),
-        after=get_retrained_scores(),
-        removed=get_removed_cases(),
+        before=expand("results/scores/{model}.tsv", model=STUDY.full),
+        after=expand("results/scores/{model}.tsv", model=STUDY.reduced),
+        removed=expand("results/pruning/{arm}/removed_cases.txt", arm=STUDY.arms),
         cohort="results/cohort.tsv",
     output:
         table="results/pruning/comparison.tsv",
@@ -46,7 +46,7 @@ rule compare:
     conda:
         "../envs/analysis.yaml"
     params:
-        models=RETRAINED,
+        models=STUDY.retrained,
         seed=config["training"]["seed"],
     script:
         "../workflow_scripts/pruning/compare.py"

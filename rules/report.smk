@@ -4,8 +4,11 @@
 rule cohort_gallery:
     """A few cases of the pool with their reference labels."""
     input:
-        images=get_images(GALLERY, GALLERY_CHANNELS),
-        labels=get_labels(GALLERY),
+        images=expand(
+            f"{RAW}/imagesTr/{{image}}.nii.gz",
+            image=image_files(STUDY.gallery, STUDY.gallery_channels),
+        ),
+        labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=STUDY.gallery),
     output:
         png=report(
             "results/cohort.png",
@@ -20,9 +23,9 @@ rule cohort_gallery:
     conda:
         "../envs/analysis.yaml"
     params:
-        cases=GALLERY,
-        channels=[COHORT.channel_names[channel] for channel in GALLERY_CHANNELS],
-        labels=get_foreground(),
+        cases=STUDY.gallery,
+        channels=[COHORT.channel_names[channel] for channel in STUDY.gallery_channels],
+        labels=STUDY.foreground,
     script:
         "../workflow_scripts/report/cohort_gallery.py"
 
@@ -31,13 +34,15 @@ rule overlays:
     """The most improved and the most worsened case: reference, before and after."""
     input:
         table="results/pruning/comparison.tsv",
-        images=get_images(COHORT.test, [0]),
-        labels=get_labels(COHORT.test),
+        images=expand(f"{RAW}/imagesTr/{{case}}_0000.nii.gz", case=COHORT.test),
+        labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.test),
         before=expand(
-            f"results/predictions/{WORST_BEFORE}/{{case}}.nii.gz", case=COHORT.test
+            f"results/predictions/{STUDY.headline_before}/{{case}}.nii.gz",
+            case=COHORT.test,
         ),
         after=expand(
-            f"results/predictions/retrained/{WORST}/{{case}}.nii.gz", case=COHORT.test
+            f"results/predictions/retrained/{STUDY.headline}/{{case}}.nii.gz",
+            case=COHORT.test,
         ),
     output:
         png=report(
@@ -54,8 +59,8 @@ rule overlays:
         "../envs/analysis.yaml"
     params:
         cases=COHORT.test,
-        labels=get_foreground(),
-        model=RETRAINED[WORST],
+        labels=STUDY.foreground,
+        model=STUDY.retrained[STUDY.headline],
     script:
         "../workflow_scripts/report/overlays.py"
 
@@ -64,7 +69,7 @@ rule models:
     """Target: every model, trained."""
     input:
         expand(
-            "results/models/{model}/fold_all/checkpoint_final.pth", model=get_models()
+            "results/models/{model}/fold_all/checkpoint_final.pth", model=STUDY.models
         ),
     localrule: True
 

@@ -8,7 +8,7 @@ rule similarity_matrix:
     output:
         matrix="results/similarity/matrix.tsv",
         undefined="results/similarity/matrix_undefined.tsv",
-        regions=expand("results/similarity/matrix_{region}.tsv", region=REGIONS),
+        regions=expand("results/similarity/matrix_{region}.tsv", region=STUDY.regions),
     log:
         "logs/similarity_matrix.log",
     localrule: True
@@ -17,7 +17,7 @@ rule similarity_matrix:
     params:
         train=COHORT.train,
         test=COHORT.pool,
-        regions=REGIONS,
+        regions=STUDY.regions,
         labels=COHORT.foreground_labels,
     script:
         "../workflow_scripts/similarity/similarity_matrix.py"
@@ -26,7 +26,7 @@ rule similarity_matrix:
 rule cluster:
     """UPGMA on the rows, the cut, and the worst cluster."""
     input:
-        matrix=get_matrix(),
+        matrix=f"results/similarity/{STUDY.matrix}.tsv",
     output:
         linkage="results/similarity/linkage.tsv",
         leaf_order="results/similarity/leaf_order.tsv",
@@ -47,7 +47,7 @@ rule cluster:
 rule heatmap:
     """Figure 2a of the paper."""
     input:
-        matrix=get_matrix(),
+        matrix=f"results/similarity/{STUDY.matrix}.tsv",
         linkage="results/similarity/linkage.tsv",
         clusters="results/similarity/clusters.tsv",
     output:
@@ -95,7 +95,7 @@ rule dendrogram:
 rule case_effects:
     """What each train case does to others, and how hard it is itself: which to review."""
     input:
-        matrix=get_matrix(),
+        matrix=f"results/similarity/{STUDY.matrix}.tsv",
     output:
         table=report(
             "results/similarity/cases.tsv",
@@ -122,9 +122,9 @@ rule case_effects:
 rule stability:
     """Whether other columns, and other trainings, would have the same worst cluster."""
     input:
-        matrix=get_matrix(),
+        matrix=f"results/similarity/{STUDY.matrix}.tsv",
         clusters="results/similarity/clusters.tsv",
-        refits=expand("results/scores/refitted/{case}.tsv", case=REFITTED),
+        refits=expand("results/scores/refitted/{case}.tsv", case=STUDY.refitted),
     output:
         table="results/similarity/stability.tsv",
         summary="results/similarity/stability.json",
@@ -143,7 +143,7 @@ rule stability:
     params:
         similarity=config["similarity"],
         clusters=config["clusters"],
-        refitted=REFITTED,
+        refitted=STUDY.refitted,
         test=COHORT.pool,
     script:
         "../workflow_scripts/similarity/stability.py"

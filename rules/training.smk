@@ -5,10 +5,13 @@
 # killed goes on from there when it is run again.
 
 
+COPIES = range(config["augmentation"]["copies"])
+
+
 rule train_base:
     """The start of everything else: nnU-Net on the whole pool."""
     input:
-        cases=get_preprocessed(COHORT.pool),
+        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.pool),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
@@ -25,10 +28,10 @@ rule train_base:
     resources:
         gpu=1,
         mem_mb=16000,
-        runtime=get_base_runtime,
+        runtime=lambda w, attempt: STUDY.runtime("base", attempt),
     params:
         cases=COHORT.pool,
-        training=get_training("base"),
+        training=STUDY.training("base"),
     script:
         "../workflow_scripts/training/train_base.py"
 
@@ -86,9 +89,9 @@ rule finetune:
     resources:
         gpu=1,
         mem_mb=16000,
-        runtime=get_finetune_runtime,
+        runtime=lambda w, attempt: STUDY.runtime("finetune", attempt),
     params:
-        training=get_training("finetune"),
+        training=STUDY.training("finetune"),
     script:
         "../workflow_scripts/training/finetune.py"
 
@@ -123,14 +126,16 @@ use rule finetune as refit with:
     benchmark:
         "results/benchmarks/refit/{case}.tsv"
     params:
-        training={**get_training("finetune"), "seed": config["stability"]["seed"]},
+        training=STUDY.training("finetune", config["stability"]["seed"]),
 
 
 rule retrain:
     """The base model's schedule again, from scratch, on the cases that an arm keeps."""
     input:
-        cases=get_preprocessed(COHORT.pool),
-        training_cases=get_training_cases,
+        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.pool),
+        training_cases=lambda w: (
+            f"results/pruning/{STUDY.retrained[w.retrained]['arm']}/training_cases.txt"
+        ),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
@@ -147,16 +152,18 @@ rule retrain:
     resources:
         gpu=1,
         mem_mb=16000,
-        runtime=get_base_runtime,
+        runtime=lambda w, attempt: STUDY.runtime("base", attempt),
     params:
-        training=get_retraining,
+        training=lambda w: STUDY.training("base", STUDY.retrained[w.retrained]["seed"]),
     script:
         "../workflow_scripts/training/retrain.py"
 
 
 use rule train_base as train_fold with:
     input:
-        cases=get_preprocessed_outside,
+        cases=lambda w: expand(
+            f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=STUDY.outside(int(w.fold))
+        ),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
@@ -168,4 +175,4 @@ use rule train_base as train_fold with:
     benchmark:
         "results/benchmarks/train_fold/{fold}.tsv"
     params:
-        cases=get_cases_outside,
+        cases=lambda w: STUDY.outside(int(w.fold)),

@@ -4,7 +4,7 @@ import copy
 import difflib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def check_regions(config: dict[str, Any], labels: dict[str, int]) -> None:
+def check_regions(config: Mapping[str, Any], labels: Mapping[str, int]) -> None:
     """Check the regions against the labels that the data set declares.
 
     Raises:
@@ -183,4 +183,17 @@ def check_regions(config: dict[str, Any], labels: dict[str, int]) -> None:
             f"The regions do not fit the data set:\n{lines}\n"
             "Set `regions` to unions of these labels, such as `regions: {all: [1]}`, "
             "or to `regions: {}` for none (the default is that of brain tumours)."
+        )
+
+
+def check_cells_per_group(asked: int | None, most: int) -> None:
+    """Check how many cells a profile puts into one submission; None for none.
+
+    Raises:
+        UserError: more than Snakemake can plan in reasonable time.
+    """
+    if asked and asked > most:
+        raise UserError(
+            f"set-scatter: cells: {asked} is too many: Snakemake plans a group of more "
+            f"than {most} jobs for minutes."
         )

@@ -1,0 +1,170 @@
+"""What a config asks for, without Snakemake and without a file."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from casesim import settings
+from casesim.errors import UserError
+from casesim.study import Study, image_files
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "config/schemas/config.schema.json"
+CONFIG: dict[str, Any] = {
+    "cohort": {
+        "source": "phantom",
+        "pool": 5,
+        "train_cases": 4,
+        "held_out": 2,
+        "phantom": {"defects": {"swapped_labels": 1}},
+    },
+    "clusters": {"max_removed_share": 0.5},
+    "training": {"base": {"epochs": 3, "iterations_per_epoch": 100}},
+    "pruning": {"arms": ["worst_cluster"], "random_arms": 1, "seeds": [0, 7]},
+    "stability": {"refits": 2, "seed": 9},
+    "evidence": {"cleanlab_folds": 2},
+}
+POOL = [f"phantom_00{i}" for i in range(1, 6)]
+TRAIN, HELD_OUT = POOL[:4], ["phantom_006", "phantom_007"]
+
+
+def study(cells: int | None = None, **changes: Any) -> Study:
+    config = copy.deepcopy(CONFIG)
+    for section, values in changes.items():
+        config[section] = {**config.get(section, {}), **values}
+    return Study.load(settings.validate(config, SCHEMA), cells)
+
+
+def test_models_and_the_cases_that_they_segment() -> None:
+    asked = study()
+    retrained = [f"retrained/{arm}" for arm in ("worst_cluster", "random_1")]
+    other_seed = ["full", "worst_cluster", "random_1"]
+    retrained += [f"retrained/{arm}-seed7" for arm in other_seed]
+    assert asked.models == [
+        "base",
+        *(f"finetuned/{case}" for case in TRAIN),
+        *(f"refitted/{case}" for case in asked.refitted),
+        *retrained,
+        "folds/0",
+        "folds/1",
+    ]
+    assert len(asked.refitted) == 2
+    assert asked.full == ["base", "retrained/full-seed7"]
+    assert set(asked.reduced) == set(retrained) - {"retrained/full-seed7"}
+    assert asked.arms == ["worst_cluster", "random_1", "full"]
+    assert (asked.headline, asked.headline_before) == ("worst_cluster", "base")
+    for model in ("finetuned/phantom_001", "refitted/phantom_001"):
+        assert asked.cases_of(model) == POOL  # no decision sees a held-out case
+    for model in ("base", "retrained/random_1"):
+        assert asked.cases_of(model) == POOL + HELD_OUT
+
+
+def test_folds_leave_each_case_out_once() -> None:
+    asked = study()
+    assert sorted(asked.folds) == POOL
+    left_out = [set(POOL) - set(asked.outside(fold)) for fold in (0, 1)]
+    assert left_out[0] | left_out[1] == set(POOL)
+    assert not left_out[0] & left_out[1]
+    assert asked.judged == TRAIN
+    assert study(evidence={"cleanlab_folds": 0}).judged == []
+
+
+def test_trainings_name_all_that_weights_depend_on() -> None:
+    asked = study()
+    assert asked.training("base") == {
+        "seed": 0,
+        "schedule": asked.config["training"]["base"],
+        "storage": "float32",
+        "configuration": "2d",
+    }
+    assert asked.training("finetune", 9)["seed"] == 9
+    # 300 iterations of 0.4 s are two minutes.
+    assert [asked.runtime("base", attempt) for attempt in (1, 2)] == ["12m", "24m"]
+
+
+def test_an_import_does_not_depend_on_the_case_s_role() -> None:
+    roles = [
+        study(),
+        study(
+            cohort={"pool": 4, "train_cases": 4, "held_out": 3}, stability={"refits": 1}
+        ),
+    ]
+    records = [asked.case_record("phantom_005") for asked in roles]
+    assert records[0] == records[1]
+    assert [asked.cohort.case("phantom_005").role for asked in roles] == [
+        "pool",
+        "held_out",
+    ]
+
+
+def test_cells_of_a_model_share_a_submission() -> None:
+    asked = study(cells=3)
+    assert list(asked.parts("base")) == [0, 1, 2]  # seven cases
+    assert list(asked.parts("finetuned/phantom_001")) == [0, 1]  # five
+    assert asked.part("base", 2) == ["phantom_007"]
+    assert asked.part("finetuned/phantom_001", 1) == POOL[3:]
+    for model in ("base", "finetuned/phantom_001", "retrained/random_1"):
+        for part in asked.parts(model):
+            gathering = asked.group(model, part=part)
+            for case in asked.part(model, part):
+                assert asked.group(model, case) == gathering
+    assert asked.group("finetuned/phantom_001", "phantom_004") == (
+        "cells_finetuned_phantom_001_1"
+    )
+    # All models have more than three cells.
+    assert asked.patterns(in_parts=False) == "(?!)"
+    halves = study(cells=5)
+    assert halves.patterns(in_parts=True) == r"base|retrained/[^/]+"
+    assert halves.patterns(in_parts=False) == r"finetuned/[^/]+|refitted/[^/]+"
+    whole = study()
+    assert whole.patterns(in_parts=True) == "(?!)"
+    assert list(whole.parts("base")) == [0]
+
+
+def test_too_many_cells_for_a_submission_are_refused() -> None:
+    study(cells=200)
+    with pytest.raises(UserError, match="201 is too many"):
+        study(cells=201)
+
+
+def test_the_client_s_command_line() -> None:
+    options = study(inference={"mirroring": False}).predict_options
+    assert options[:3] == ["--no-mirroring", "--tile-step", "0.5"]
+    assert options[3:] == [
+        *("--labels", "edema=1;non-enhancing_tumor=2;enhancing_tumour=3"),
+        *("--regions", "WT=1,2,3;TC=2,3;ET=3"),
+    ]
+    assert "--bfloat16" in study(inference={"bfloat16": True}).predict_options
+
+
+def test_targets_and_pictures() -> None:
+    asked = study()
+    assert "evidence/detection.png" in asked.targets()
+    clean = study(cohort={"phantom": {}}, evidence={"cleanlab_folds": 0})
+    assert "evidence/detection.png" not in clean.targets()
+    assert asked.gallery == POOL
+    assert image_files(["a", "b"], asked.gallery_channels) == [
+        *("a_0000", "a_0002"),
+        *("b_0000", "b_0002"),
+    ]
+    assert study(similarity={"region": "WT"}).matrix == "matrix_WT"
+    assert asked.regions[-3:] == ["WT", "TC", "ET"]
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    """Each job of a cluster parses the rules again."""
+    code = (
+        "import sys, casesim.study, casesim.runs, casesim.settings;"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    path = {"PYTHONPATH": str(ROOT / "workflow_scripts")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=path
+    )
+    assert done.returncode == 0, done.stderr
+    heavy = {"numpy", "pandas", "scipy", "torch", "nnunetv2", "SimpleITK", "nibabel"}
+    assert not heavy & set(done.stdout.split())

@@ -1,0 +1,299 @@
+"""What a config asks for: cases, models, arms, folds, cells and their groups.
+
+The pure answer, without a path and without Snakemake, so that every rule can be seen
+here before anything runs. Standard library only: each job of a cluster asks again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from casesim import settings
+from casesim.cohort.cases import Cohort
+from casesim.cohort.loading import load_cohort
+from casesim.cohort.selection import choose_refits
+from casesim.evidence import label_quality
+from casesim.pruning import arms
+
+# Models of a single case. They segment the pool alone: held-out cases must not be seen
+# by any decision.
+OF_ONE_CASE = ("finetuned", "refitted")
+# Snakemake plans a group of more jobs for minutes.
+MAX_CELLS_PER_GROUP = 200
+
+
+@dataclass(frozen=True)
+class Study:
+    """One configuration and the cohort that it selects.
+
+    Models are named as their folders below `results/models` are: `base`,
+    `finetuned/<case>`, `refitted/<case>`, `retrained/<name>` and `folds/<number>`.
+    `cells_per_group` is how many cells share a submission, None where there are none.
+    """
+
+    config: Mapping[str, Any]
+    cohort: Cohort
+    cells_per_group: int | None = None
+
+    @classmethod
+    def load(
+        cls, config: Mapping[str, Any], cells_per_group: int | None = None
+    ) -> Study:
+        """Find the cases that a validated config asks for.
+
+        Raises:
+            UserError: no such data set, regions or refits that do not fit it, or groups
+                that are too large.
+        """
+        cohort = load_cohort(config["cohort"])
+        settings.check_regions(config, cohort.labels)
+        settings.check_cells_per_group(cells_per_group, MAX_CELLS_PER_GROUP)
+        study = cls(config, cohort, cells_per_group)
+        # Asked for now, so that what is wrong is told before anything is planned.
+        _ = study.refitted
+        return study
+
+    # Cases
+
+    @cached_property
+    def refitted(self) -> list[str]:
+        """Train cases that are fine-tuned a second time, sorted."""
+        return choose_refits(self.cohort.train, **self.config["stability"])
+
+    @cached_property
+    def folds(self) -> dict[str, int]:
+        """Pool case to the fold whose model never sees it; empty without folds."""
+        return label_quality.folds(
+            self.cohort.pool, self.config["evidence"]["cleanlab_folds"], self.seed
+        )
+
+    def outside(self, fold: int) -> list[str]:
+        """The pool without the cases of a fold."""
+        return [case for case in self.cohort.pool if self.folds[case] != fold]
+
+    @cached_property
+    def judged(self) -> list[str]:
+        """Train cases whose label maps are judged by models that never saw them."""
+        return self.cohort.train if self.folds else []
+
+    @cached_property
+    def gallery(self) -> list[str]:
+        """Cases that are shown in the cohort's picture."""
+        return self.cohort.pool[:24]
+
+    @cached_property
+    def gallery_channels(self) -> list[int]:
+        """The first channel, and another one: of MSD's four, FLAIR and T1gd."""
+        return sorted({0, len(self.cohort.channel_names) // 2})
+
+    # Labels
+
+    @cached_property
+    def foreground(self) -> dict[str, int]:
+        """Label name to number, without the background."""
+        labels = self.cohort.labels
+        return {name: labels[name] for name in self.cohort.foreground_labels}
+
+    @cached_property
+    def regions(self) -> list[str]:
+        """Everything that has a Dice of its own: labels, then unions of labels."""
+        return [*self.cohort.foreground_labels, *self.config["regions"]]
+
+    # Models
+
+    @property
+    def seed(self) -> int:
+        """The seed of the base model, and of all that names no other one."""
+        return int(self.config["training"]["seed"])
+
+    @cached_property
+    def retrained(self) -> dict[str, arms.Retrained]:
+        """Name of every model that is trained from scratch again, to arm and seed."""
+        return arms.retrained_models(self.config["pruning"], self.seed)
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """The arms that models are trained for, the full set included."""
+        return list(dict.fromkeys(model["arm"] for model in self.retrained.values()))
+
+    @cached_property
+    def reduced(self) -> list[str]:
+        """Models that did without some cases: `retrained` without the full sets."""
+        return [
+            f"retrained/{name}"
+            for name, model in self.retrained.items()
+            if model["arm"] != arms.FULL
+        ]
+
+    @cached_property
+    def full(self) -> list[str]:
+        """Models that saw the whole pool, one for each seed."""
+        return [self.full_model(seed) for seed in self.config["pruning"]["seeds"]]
+
+    def full_model(self, seed: int) -> str:
+        """The model that saw the whole pool with this seed."""
+        name = arms.full_model(seed, self.seed)
+        return name if name == "base" else f"retrained/{name}"
+
+    @cached_property
+    def headline(self) -> str:
+        """The retrained model whose pictures are shown: without the worst cluster."""
+        names = (name for name in self.retrained if name.startswith("worst_cluster"))
+        return next(names)
+
+    @cached_property
+    def headline_before(self) -> str:
+        """What `headline` is compared with: the whole pool, the same seed."""
+        return self.full_model(self.retrained[self.headline]["seed"])
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Every model."""
+        return [
+            "base",
+            *(f"finetuned/{case}" for case in self.cohort.train),
+            *(f"refitted/{case}" for case in self.refitted),
+            *(f"retrained/{name}" for name in self.retrained),
+            *(f"folds/{fold}" for fold in sorted(set(self.folds.values()))),
+        ]
+
+    # Trainings
+
+    def training(self, kind: str, seed: int | None = None) -> dict[str, Any]:
+        """Everything that weights depend on, apart from files; `kind` base or finetune.
+
+        `seed` None is the study's own.
+        """
+        training = self.config["training"]
+        return {
+            "seed": self.seed if seed is None else seed,
+            "schedule": training[kind],
+            "storage": training["storage"] if kind == "finetune" else "float32",
+            "configuration": self.config["nnunet"]["configuration"],
+        }
+
+    def runtime(self, kind: str, attempt: int) -> str:
+        """Time limit of a training: 0.4 s an iteration (an RTX 2080 Ti needs 0.35 s for
+        nnU-Net's 2d batches of brain tumours) and ten minutes; twice as much on a
+        retry."""
+        schedule = self.config["training"][kind]
+        seconds = 0.4 * schedule["epochs"] * schedule["iterations_per_epoch"]
+        return f"{attempt * (10 + int(seconds / 60))}m"
+
+    def case_record(self, case: str) -> dict[str, Any]:
+        """What the import of a case depends on: not its role in the analysis."""
+        record = self.cohort.case(case).as_record()
+        return {**record, "role": "pool", "train_case": False}
+
+    @cached_property
+    def import_options(self) -> dict[str, Any]:
+        """What all imports depend on: other keys may change without a new import."""
+        cohort = self.config["cohort"]
+        keys = ("shape", "spacing", "scanners")
+        anatomy = {key: cohort["phantom"][key] for key in keys}
+        return {
+            "label_map": [list(pair) for pair in self.cohort.label_map.items()],
+            "phantom": anatomy if cohort["source"] == "phantom" else None,
+            "seed": cohort["seed"],
+        }
+
+    # Cells
+
+    def cases_of(self, model: str) -> list[str]:
+        """The test cases of a model, in the order of its cells."""
+        one_case = model.split("/")[0] in OF_ONE_CASE
+        return self.cohort.pool if one_case else self.cohort.test
+
+    @cached_property
+    def logit_options(self) -> dict[str, Any]:
+        """How a model is applied to a case, apart from the model and the case."""
+        names = ("mirroring", "tile_step", "bfloat16")
+        return {name: self.config["inference"][name] for name in names}
+
+    @cached_property
+    def predict_options(self) -> list[str]:
+        """What all cells have in common, as arguments of their client."""
+        labels = (f"{name}={number}" for name, number in self.foreground.items())
+        regions = (
+            f"{name}={','.join(map(str, members))}"
+            for name, members in self.config["regions"].items()
+        )
+        options = self.logit_options
+        return [
+            "--mirroring" if options["mirroring"] else "--no-mirroring",
+            *(["--bfloat16"] if options["bfloat16"] else []),
+            *("--tile-step", str(options["tile_step"])),
+            *("--labels", ";".join(labels), "--regions", ";".join(regions)),
+        ]
+
+    @property
+    def part_size(self) -> int:
+        """The cells that are gathered in one go; local tables are cut likewise."""
+        return self.cells_per_group or MAX_CELLS_PER_GROUP
+
+    def parts(self, model: str) -> range:
+        """Numbers of the parts that a model's cells are gathered in."""
+        return range(math.ceil(len(self.cases_of(model)) / self.part_size))
+
+    def part(self, model: str, number: int) -> list[str]:
+        """The test cases of one part."""
+        start = number * self.part_size
+        return self.cases_of(model)[start : start + self.part_size]
+
+    def group(self, model: str, case: str | None = None, part: int = 0) -> str:
+        """The submission that a cell, or the job that gathers a part, belongs to."""
+        if case is not None:
+            part = self._positions[self._sight(model)][case] // self.part_size
+        return f"cells_{'_'.join(Path(model).parts)}_{part}"
+
+    def patterns(self, in_parts: bool) -> str:
+        """Pattern of the models whose cells take several parts, or of the others."""
+        kinds = {
+            r"base|retrained/[^/]+": self.cohort.test,
+            r"finetuned/[^/]+|refitted/[^/]+": self.cohort.pool,
+        }
+        fitting = [
+            pattern
+            for pattern, cases in kinds.items()
+            if (len(cases) > self.part_size) == in_parts
+        ]
+        return "|".join(fitting) or "(?!)"
+
+    @staticmethod
+    def _sight(model: str) -> str:
+        return "pool" if model.split("/")[0] in OF_ONE_CASE else "test"
+
+    @cached_property
+    def _positions(self) -> dict[str, dict[str, int]]:
+        """Of each case among those that a kind of model sees; each cell asks."""
+        return {
+            sight: {case: number for number, case in enumerate(cases)}
+            for sight, cases in (("pool", self.cohort.pool), ("test", self.cohort.test))
+        }
+
+    # Results
+
+    @cached_property
+    def matrix(self) -> str:
+        """Name of the matrix that the tree is made of."""
+        region = self.config["similarity"]["region"]
+        return "matrix" if region == "mean" else f"matrix_{region}"
+
+    def targets(self) -> Iterator[str]:
+        """What a person looks at, below `results`."""
+        yield from ("cohort.png", "similarity/heatmap.png", "similarity/dendrogram.png")
+        yield from ("similarity/cases.tsv", "similarity/stability.png")
+        yield from ("pruning/comparison.png", "pruning/overlays.png")
+        yield "pruning/forest.png"
+        if self.cohort.has_planted_defects:
+            yield "evidence/detection.png"
+
+
+def image_files(cases: Sequence[str], channels: Sequence[int]) -> list[str]:
+    """Names of channel files as nnU-Net has them, `<case>_<channel>`."""
+    return [f"{case}_{channel:04d}" for case in cases for channel in channels]
