@@ -1,5 +1,7 @@
 # From the user's files to cases that nnU-Net can train on.
 
+from casesim.cohort import table
+
 
 rule check_cohort:
     """Every problem of the cohort in one list, before anything is trained."""
@@ -49,6 +51,31 @@ rule import_case:
         "../workflow_scripts/cohort/import_case.py"
 
 
+rule import_new_case:
+    """One case without a label, likewise; in imagesTs, as nnU-Net has it."""
+    input:
+        sources=lambda w: list(COHORT.case(w.case).existing_sources),
+        cohort=ancient("results/cohort.tsv"),
+    output:
+        images=expand(
+            f"{RAW}/imagesTs/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
+        ),
+    log:
+        "logs/import_new_case/{case}.log",
+    wildcard_constraints:
+        case="|".join(map(re.escape, COHORT.new)) or "(?!)",
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        case=lambda w: STUDY.case_record(w.case),
+        cohort=STUDY.import_options,
+    script:
+        "../workflow_scripts/cohort/import_new_case.py"
+
+
 rule plan:
     """nnU-Net's fingerprint and plans, once, over the pool."""
     input:
@@ -83,10 +110,9 @@ rule plan:
 rule preprocess_case:
     """Crop, resample and normalise one case under the common plans."""
     input:
-        images=expand(
-            f"{RAW}/imagesTr/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
-        ),
-        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+        images=lambda w: table.raw_images(RAW, COHORT.case(w.case), len(CHANNEL_FILES)),
+        # Nothing for a new case.
+        label=lambda w: table.raw_label(RAW, COHORT.case(w.case)) or [],
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:

@@ -119,7 +119,7 @@ CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
 wildcard_constraints:
     # Cases by name, not by pattern: nnU-Net keeps the label map of a preprocessed case
     # under the case's name and _seg, which would be a case, too.
-    case="|".join(map(re.escape, COHORT.test)),
+    case="|".join(map(re.escape, COHORT.ids)),
     model=r"base|finetuned/[^/]+|refitted/[^/]+|retrained/[^/]+",
     retrained=r"[^/]+",
     fold=r"[0-9]+",

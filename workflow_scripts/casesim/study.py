@@ -63,13 +63,20 @@ class Study:
     @cached_property
     def refitted(self) -> list[str]:
         """Train cases that are fine-tuned a second time, sorted."""
-        return choose_refits(self.cohort.train, **self.config["stability"])
+        return choose_refits(
+            self.cohort.train,
+            **self.config["stability"],
+            patients=self.cohort.patients,
+        )
 
     @cached_property
     def folds(self) -> dict[str, int]:
         """Pool case to the fold whose model never sees it; empty without folds."""
         return label_quality.folds(
-            self.cohort.pool, self.config["evidence"]["cleanlab_folds"], self.seed
+            self.cohort.pool,
+            self.config["evidence"]["cleanlab_folds"],
+            self.seed,
+            self.cohort.patients,
         )
 
     def outside(self, fold: int) -> list[str]:
@@ -186,9 +193,11 @@ class Study:
         return f"{attempt * (10 + int(seconds / 60))}m"
 
     def case_record(self, case: str) -> dict[str, Any]:
-        """What the import of a case depends on: not its role in the analysis."""
+        """What the import of a case depends on: not its role in the analysis, but
+        whether it has a label."""
         record = self.cohort.case(case).as_record()
-        return {**record, "role": "pool", "train_case": False}
+        role = "pool" if self.cohort.case(case).is_labelled else "new"
+        return {**record, "role": role, "train_case": False, "patient": ""}
 
     @cached_property
     def import_options(self) -> dict[str, Any]:

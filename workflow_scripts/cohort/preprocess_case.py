@@ -15,7 +15,8 @@ def main() -> None:
             "casesim.nnunet.jobs:preprocess_case",
             {
                 "images": list(snakemake.input.images),
-                "label": snakemake.input.label,
+                # Nothing for a new case.
+                "label": snakemake.input.label or None,
                 "plans": snakemake.input.plans,
                 "dataset": snakemake.input.dataset,
                 "configuration": snakemake.params.configuration,

@@ -29,6 +29,7 @@ def test_records_and_table(tmp_path: Path) -> None:
         "train_case",
         "source",
         "planted",
+        "patient",
     ]
     assert rows[1]["image"] == "results/raw/imagesTr/b_0000.nii.gz"
     assert rows[1]["label"] == "results/raw/labelsTr/b.nii.gz"

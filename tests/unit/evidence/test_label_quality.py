@@ -28,6 +28,20 @@ def test_every_case_is_left_out_once_and_folds_are_even(
     assert found == folds(sorted(cases, reverse=True), number, seed)
 
 
+def test_no_patient_is_in_two_folds() -> None:
+    cases = [f"p{patient}-{scan}" for patient in range(7) for scan in range(patient)]
+    patients = {case: case[:2] for case in cases}
+    found = folds(cases, 3, 0, patients)
+    assert set(found) == set(cases)
+    assert len({(patients[case], fold) for case, fold in found.items()}) == 6
+    sizes = np.bincount(list(found.values()))
+    assert len(sizes) == 3
+    assert sizes.max() - sizes.min() <= 6
+    # A patient of one scan is dealt out as the case itself was.
+    single = [f"case_{i}" for i in range(9)]
+    assert folds(single, 3, 1, {case: case for case in single}) == folds(single, 3, 1)
+
+
 def test_folds_are_drawn_and_none_are_none() -> None:
     cases = [f"case_{i}" for i in range(12)]
     assert folds(cases, 3, 0) != folds(cases, 3, 1)

@@ -31,6 +31,27 @@ def test_preprocessing_is_nnunets(tiny_cohort: TinyCohort, tmp_path: Path) -> No
         assert ours == (tmp_path / f"{case}{suffix}").read_bytes()
 
 
+def test_a_case_without_a_label_gets_the_same_image(
+    tiny_cohort: TinyCohort, tmp_path: Path
+) -> None:
+    case = POOL[0]
+    preprocessing.preprocess_case(
+        tiny_cohort.images(case),
+        None,
+        tiny_cohort.plans,
+        tiny_cohort.dataset,
+        "2d",
+        tmp_path / case,
+    )
+    data, seg, properties = preprocessing.load_preprocessed(tmp_path / case, True)
+    usual, usual_seg, _ = preprocessing.load_preprocessed(tiny_cohort.stem(case), True)
+    np.testing.assert_array_equal(data, usual)
+    assert seg is not None
+    assert usual_seg is not None
+    np.testing.assert_array_equal(seg, np.minimum(usual_seg, 0))
+    assert "class_locations" not in properties
+
+
 def test_arrays_are_preprocessed_as_files_are(
     tiny_cohort: TinyCohort, tmp_path: Path
 ) -> None:

@@ -8,13 +8,18 @@ from typing import Any
 from casesim.cohort.phantom import catalogue
 from casesim.cohort.problem import Problem
 
+ROLES = ("pool", "held_out", "calibration", "new")
+"""What a case is there for; `docs` and `cohort.tsv` use the same words."""
+
 
 @dataclass(frozen=True)
 class Case:
-    """One selected patient, and where its files are.
+    """One selected case, and where its files are.
 
     `images` is one 4-D file (MSD) or one file for each channel; empty for a phantom,
-    as is `label`. `missing` are those of them that were not in the folder's listing.
+    as is `label`, which a new case does not have either. `role` is one of `ROLES`.
+    `missing` are those files that were not in the folder's listing. `patient` is equal
+    for scans of one patient.
     """
 
     id: str
@@ -25,6 +30,12 @@ class Case:
     source: str
     planted: str = ""
     missing: tuple[str, ...] = ()
+    patient: str = ""
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the case has a reference label map."""
+        return self.role != "new"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -66,10 +77,13 @@ class Cohort:
     def _by_id(self) -> dict[str, Case]:
         return {case.id: case for case in self.cases}
 
+    def _ids(self, *roles: str) -> list[str]:
+        return sorted(case.id for case in self.cases if case.role in roles)
+
     @property
     def pool(self) -> list[str]:
         """Ids of the cases that may be trained on, sorted."""
-        return sorted(case.id for case in self.cases if case.role == "pool")
+        return self._ids("pool")
 
     @property
     def train(self) -> list[str]:
@@ -78,13 +92,40 @@ class Cohort:
 
     @property
     def held_out(self) -> list[str]:
-        """Ids of the cases that no model is trained on, sorted."""
-        return sorted(case.id for case in self.cases if case.role == "held_out")
+        """Ids of the cases that no model is trained on and that judge, sorted."""
+        return self._ids("held_out")
+
+    @property
+    def calibration(self) -> list[str]:
+        """Ids of the labelled cases that no model is trained on and that judge
+        nothing, sorted: the similarity classifier is fitted to them."""
+        return self._ids("calibration")
+
+    @property
+    def new(self) -> list[str]:
+        """Ids of the cases without a label, sorted."""
+        return self._ids("new")
 
     @property
     def test(self) -> list[str]:
-        """Ids of the cases that models are evaluated on, sorted: all of them."""
-        return sorted(case.id for case in self.cases)
+        """Ids of the cases that matrix and comparison evaluate models on, sorted:
+        pool and held-out. Calibration and new cases are for `adaptive` alone."""
+        return self._ids("pool", "held_out")
+
+    @property
+    def labelled(self) -> list[str]:
+        """Ids of all cases with a reference label map, sorted."""
+        return self._ids("pool", "held_out", "calibration")
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all cases, sorted."""
+        return self._ids(*ROLES)
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """The patient of each case."""
+        return {case.id: case.patient or case.id for case in self.cases}
 
     @property
     def has_planted_defects(self) -> bool:

@@ -16,11 +16,13 @@ def import_case(
     case: Case,
     label_map: Mapping[int, int],
     images_out: Sequence[str | os.PathLike[str]],
-    label_out: str | os.PathLike[str],
+    label_out: str | os.PathLike[str] | None,
     phantom_config: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> None:
     """Write one case in nnU-Net's raw format: a .nii.gz for each channel, and labels.
+
+    A new case has no label map, so `label_out` is None.
 
     Voxels, their type and scaling, and the geometry in the header stay as they are:
     3-D files are copied byte by byte, 4-D files are split by channel. Label maps become
@@ -32,7 +34,6 @@ def import_case(
         assert phantom_config is not None
         _write_phantom(case, phantom_config, seed, images_out, label_out)
         return
-    assert case.label is not None
     if len(case.images) == 1 and case.source == "msd":
         _split_channels(case.images[0], images_out)
     elif len(case.images) == len(images_out):
@@ -43,7 +44,9 @@ def import_case(
             f"{case.id} has {len(case.images)} channel files instead of "
             f"{len(images_out)}."
         )
-    _write_label(case.label, label_out, label_map)
+    if label_out is not None:
+        assert case.label is not None
+        _write_label(case.label, label_out, label_map)
 
 
 @contextmanager
@@ -141,15 +144,17 @@ def _write_phantom(
     config: Mapping[str, Any],
     seed: int,
     images_out: Sequence[str | os.PathLike[str]],
-    label_out: str | os.PathLike[str],
+    label_out: str | os.PathLike[str] | None,
 ) -> None:
     import SimpleITK as sitk  # noqa: N813
 
     from casesim.cohort.phantom import patient
 
     made = patient.generate(case.id, config, case.planted, seed)
-    arrays = [*made.image, made.label]
-    for array, target in zip(arrays, [*images_out, label_out], strict=True):
+    targets = dict(zip(images_out, made.image, strict=True))
+    if label_out is not None:
+        targets[label_out] = made.label
+    for target, array in targets.items():
         image = sitk.GetImageFromArray(array)
         # SimpleITK counts axes as x, y, z; the arrays and the config as z, y, x.
         image.SetSpacing([float(mm) for mm in reversed(made.spacing)])

@@ -4,23 +4,20 @@
 imports nothing but the standard library: it runs whenever the workflow is parsed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from casesim.cohort.cases import Case, Cohort
 from casesim.cohort.ids import screen
+from casesim.cohort.patients import find_patients
 from casesim.cohort.phantom import catalogue
+from casesim.cohort.problem import Problem
 from casesim.cohort.selection import select
 from casesim.cohort.sources import brats, msd, nnunet_raw, phantoms
-from casesim.cohort.sources.found import Found
+from casesim.cohort.sources.found import Candidate, Found
 from casesim.errors import UserError
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], Found]] = {
-    "phantom": phantoms.read,
-    "msd": msd.read,
-    "nnunet": nnunet_raw.read,
-    "brats": brats.read,
-}
+_SOURCES = {"phantom": phantoms, "msd": msd, "nnunet": nnunet_raw, "brats": brats}
 
 
 def load_cohort(config: Mapping[str, Any]) -> Cohort:
@@ -29,11 +26,13 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
     What is wrong with single cases (missing files, unsafe or duplicate ids, too few
     cases) is kept in `problems`, so that one check can list everything; ids that cannot
     be used are left out. Raises UserError where there is nothing to go on with: no such
-    folder, an unusable `dataset.json`, an unknown id, no usable case.
+    folder, an unusable `dataset.json`, an unknown id, no usable case, a patient in two
+    roles.
     """
-    folder = _READERS[config["source"]](config)
+    folder = _SOURCES[config["source"]].read(config)
     usable, problems = screen(folder.candidates)
     problems = [*folder.problems, *problems]
+    patients = find_patients([c.id for c in folder.candidates], config.get("patient"))
     selection = select(
         [candidate.id for candidate in usable],
         config["pool"],
@@ -41,6 +40,8 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         config["held_out"],
         None if config["source"] == "phantom" else config["seed"],
         excluded={c.id for c in folder.candidates} - {c.id for c in usable},
+        calibration=config.get("calibration", 0),
+        patients=patients,
     )
     problems += selection.problems
     if not selection.train:
@@ -57,7 +58,14 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         )
     roles = dict.fromkeys(selection.pool, "pool")
     roles |= dict.fromkeys(selection.held_out, "held_out")
-    chosen = sorted((c for c in usable if c.id in roles), key=lambda c: c.id)
+    roles |= dict.fromkeys(selection.calibration, "calibration")
+    new, more_problems = _find_new(config, folder)
+    problems += more_problems
+    roles |= dict.fromkeys((candidate.id for candidate in new), "new")
+    patients |= find_patients(
+        [candidate.id for candidate in new], config.get("patient"), complete=False
+    )
+    chosen = sorted((c for c in [*usable, *new] if c.id in roles), key=lambda c: c.id)
     cases = tuple(
         Case(
             candidate.id,
@@ -68,10 +76,12 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
             config["source"],
             planted.get(candidate.id, ""),
             candidate.missing,
+            patients[candidate.id],
         )
         for candidate in chosen
     )
     problems += [problem for candidate in chosen for problem in candidate.problems]
+    problems += _known_patients(cases)
     return Cohort(
         cases,
         folder.channel_names,
@@ -79,3 +89,58 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         folder.label_map,
         problems=tuple(problems),
     )
+
+
+def _known_patients(cases: Sequence[Case]) -> list[Problem]:
+    """New cases of patients whom the models, or what judges them, have seen."""
+    known = {case.patient: case for case in cases if case.role != "new"}
+    return [
+        Problem(
+            case.id,
+            "warning",
+            f"The new case is of the patient {case.patient}, as the "
+            f"{known[case.patient].role} case {known[case.patient].id} is.",
+            "Nothing to do. But what is said of its quality is too good for patients "
+            "who have never been seen.",
+        )
+        for case in cases
+        if case.role == "new" and case.patient in known
+    ]
+
+
+def _find_new(
+    config: Mapping[str, Any], folder: Found
+) -> tuple[list[Candidate], list[Problem]]:
+    """The usable cases of `cohort.new`, and what is wrong with the others."""
+    wish = config.get("new")
+    if not wish:
+        return [], []
+    source = config["source"]
+    if source != "phantom" and not isinstance(wish, str):
+        raise UserError(
+            f"cohort.new is {wish}: give the folder of the new cases' images (a number "
+            "is for the synthetic cohort)."
+        )
+    found = _SOURCES[source].read_new(config, len(folder.channel_names))
+    if not found:
+        raise UserError(
+            f"cohort.new {wish} holds no case, read as cohort.source '{source}'. It "
+            "must hold images as the data set's, without labels."
+        )
+    usable, problems = screen(found)
+    taken = {candidate.id.casefold(): candidate for candidate in folder.candidates}
+    fresh = []
+    for candidate in usable:
+        if other := taken.get(candidate.id.casefold()):
+            problems.append(
+                Problem(
+                    candidate.id,
+                    "error",
+                    f"Duplicate case id: {candidate.place} in cohort.new is called as "
+                    f"a case of the data set ({other.place}).",
+                    "Rename the files of the new case; it is not used.",
+                )
+            )
+        else:
+            fresh.append(candidate)
+    return fresh, problems

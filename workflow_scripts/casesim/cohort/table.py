@@ -4,16 +4,33 @@ import csv
 import os
 from pathlib import Path
 
-from casesim.cohort.cases import Cohort
+from casesim.cohort.cases import Case, Cohort
 from casesim.files import atomic_path
+
+
+def raw_images(raw_dir: str | os.PathLike[str], case: Case, channels: int) -> list[str]:
+    """Where the channels of a case lie after the import, in nnU-Net's raw layout."""
+    folder = Path(raw_dir, "imagesTr" if case.is_labelled else "imagesTs")
+    return [(folder / f"{case.id}_{i:04d}.nii.gz").as_posix() for i in range(channels)]
+
+
+def raw_label(raw_dir: str | os.PathLike[str], case: Case) -> str | None:
+    """Where the label map of a case lies after the import; None without one."""
+    if not case.is_labelled:
+        return None
+    return Path(raw_dir, "labelsTr", f"{case.id}.nii.gz").as_posix()
 
 
 def write_cohort(
     cohort: Cohort, raw_dir: str | os.PathLike[str], path: str | os.PathLike[str]
 ) -> None:
-    """Write cohort.tsv: who plays which part, and where the imported files are."""
+    """Write cohort.tsv: who plays which part, and where the imported files are.
+
+    New cases have no label.
+    """
     raw = Path(raw_dir)
     columns = ["case", "image", "label", "role", "train_case", "source", "planted"]
+    columns.append("patient")
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -24,11 +41,12 @@ def write_cohort(
             writer.writerow(
                 [
                     case.id,
-                    (raw / "imagesTr" / f"{case.id}_0000.nii.gz").as_posix(),
-                    (raw / "labelsTr" / f"{case.id}.nii.gz").as_posix(),
+                    raw_images(raw, case, 1)[0],
+                    raw_label(raw, case) or "",
                     case.role,
                     str(case.train_case).lower(),
                     case.source,
                     case.planted,
+                    case.patient or case.id,
                 ]
             )

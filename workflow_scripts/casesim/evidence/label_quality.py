@@ -12,7 +12,8 @@ Snakemake reads its rules.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,25 +21,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def folds(cases: Iterable[str], number: int, seed: int) -> dict[str, int]:
+def folds(
+    cases: Iterable[str],
+    number: int,
+    seed: int,
+    patients: Mapping[str, str] | None = None,
+) -> dict[str, int]:
     """The fold of each case, from 0 on.
 
-    Cases are dealt out in an order drawn by case id, so folds differ by one case at
-    most, and the order of `cases` does not matter.
+    Patients are dealt out in an order drawn by name, each to the first of the smallest
+    folds. So folds differ by one patient at most, no patient is in two of them, and the
+    order of `cases` does not matter.
 
     Args:
         cases: ids of all pool cases.
         number: number of folds; 0 for none, which leaves the result empty.
         seed: of the draw.
+        patients: the patient of each case; a case that is not named is its own.
     """
     if number == 0:
         return {}
 
-    def drawn(case: str) -> bytes:
-        return hashlib.sha256(f"{seed}/fold/{case}".encode()).digest()
+    def drawn(patient: str) -> bytes:
+        return hashlib.sha256(f"{seed}/fold/{patient}".encode()).digest()
 
-    order = sorted(set(cases), key=drawn)
-    return {case: position % number for position, case in enumerate(order)}
+    by_patient: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(set(cases)):
+        by_patient[(patients or {}).get(case, case)].append(case)
+    sizes = [0] * number
+    fold_of: dict[str, int] = {}
+    for patient in sorted(by_patient, key=drawn):
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(by_patient[patient])
+        fold_of |= dict.fromkeys(by_patient[patient], fold)
+    return fold_of
 
 
 def label_quality(

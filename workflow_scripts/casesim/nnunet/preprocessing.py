@@ -42,13 +42,16 @@ def read_case(
 
 def preprocess_case(
     images: Sequence[PathLike],
-    label: PathLike,
+    label: PathLike | None,
     plans: PathLike,
     dataset: PathLike,
     configuration: str,
     stem: PathLike,
 ) -> None:
     """Crop, normalise and resample one case with nnU-Net's preprocessor of the plans.
+
+    Without a label (a new case) the stored segmentation is 0 inside the brain and -1
+    outside, and the properties name no places of classes: for prediction only.
 
     Writes `stem`.b2nd, `stem`_seg.b2nd and `stem`.pkl as
     `DefaultPreprocessor.run_case_save` does. `images` has one file for each channel, in
@@ -58,7 +61,7 @@ def preprocess_case(
     preprocessor = configuration_manager.preprocessor_class(verbose=False)
     data, seg, properties = preprocessor.run_case(
         [os.fspath(image) for image in images],
-        os.fspath(label),
+        os.fspath(label) if label else None,
         plans_manager,
         configuration_manager,
         read_json(dataset),

@@ -35,7 +35,9 @@ def check_split(cohort: pd.DataFrame, removed: Mapping[str, Iterable[str]]) -> N
             "it to have it made again."
         )
     role = dict(zip(cohort["case"], cohort["role"], strict=True))
-    if unknown := sorted(set(role.values()) - {"pool", "held_out"}):
+    if unknown := sorted(
+        set(role.values()) - {"pool", "held_out", "calibration", "new"}
+    ):
         raise UserError(
             f"Unknown roles in results/cohort.tsv: {', '.join(unknown)}. Delete it to "
             "have it made again."

@@ -22,7 +22,8 @@ class Digest:
     """What is needed of a case to compare it with others.
 
     One digest for each channel that is not constant, by channel name; the digest of the
-    label map and its number of labelled voxels; the spacing (x, y, z) in mm.
+    label map (empty without one) and its number of labelled voxels; the spacing (x, y,
+    z) in mm.
     """
 
     channels: dict[str, str]
@@ -40,8 +41,8 @@ def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None
     report = Report(case.id)
     if case.source == "phantom":
         return report.problems, None
-    volumes = [load(path, report) for path in case.sources]
-    images, label = volumes[:-1], volumes[-1]
+    images = [load(path, report) for path in case.images]
+    label = load(case.label, report) if case.label else None
     channels = find_channels(case, images, cohort.channel_names, report)
     complete = len(channels) == len(cohort.channel_names)
     check_images(channels, complete, report)
@@ -55,18 +56,19 @@ def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None
         check_label(label, case, cohort, report)
     if channels:
         check_grids(channels, label, report)
-    if not (label and complete):
+    if not complete or (case.is_labelled and not label):
         return report.problems, None
-    check_brain(channels, label, report)
+    if label:
+        check_brain(channels, label, report)
     return report.problems, _digest(channels, label)
 
 
-def _digest(channels: Sequence[Channel], label: Volume) -> Digest:
+def _digest(channels: Sequence[Channel], label: Volume | None) -> Digest:
     varying = [c for c in channels if not is_constant(c.voxels)]
     return Digest(
         {c.name: _hash(c.voxels, np.float32) for c in varying},
-        _hash(label.voxels, np.uint8),
-        int(np.count_nonzero(label.voxels)),
+        _hash(label.voxels, np.uint8) if label else "",
+        int(np.count_nonzero(label.voxels)) if label else 0,
         channels[0].volume.spacing,
     )
 

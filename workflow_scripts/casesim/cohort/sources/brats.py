@@ -10,6 +10,7 @@ from casesim.cohort.sources.found import (
     Candidate,
     Found,
     data_folder,
+    new_folder,
     nifti_files,
     stem,
     subfolders,
@@ -42,25 +43,16 @@ def read(config: Mapping[str, Any]) -> Found:
             label_map[number] = ours
     numbered = {name: number for number, name in enumerate(native, start=1)}
     labels = label_numbers("cohort.brats.labels", {"background": 0, **numbered})
-    candidates = []
-    problems = []
-    for level_1 in subfolders(root):
-        names = nifti_files(level_1)
-        nested = [] if names else subfolders(level_1)
-        patients = [(folder, nifti_files(folder)) for folder in nested]
-        for folder, files in patients or [(level_1, names)]:
-            candidate = _patient(folder, files)
-            if candidate:
-                candidates.append(candidate)
-            else:
-                problems.append(
-                    Problem(
-                        folder.name,
-                        "warning",
-                        f"{folder} holds no file named as BraTS names them.",
-                        f"Names must end in {_brats_names()}; the folder is not used.",
-                    )
-                )
+    candidates, strays = _patients(root, labelled=True)
+    problems = [
+        Problem(
+            folder.name,
+            "warning",
+            f"{folder} holds no file named as BraTS names them.",
+            f"Names must end in {_brats_names()}; the folder is not used.",
+        )
+        for folder in strays
+    ]
     return Found(
         candidates,
         list(BRATS_CHANNELS),
@@ -72,14 +64,39 @@ def read(config: Mapping[str, Any]) -> Found:
     )
 
 
+def read_new(config: Mapping[str, Any], channels: int) -> list[Candidate]:
+    """The cases of `cohort.new`: a folder for each patient; label maps are not used."""
+    return _patients(new_folder(config), labelled=False)[0]
+
+
+def _patients(root: Path, labelled: bool) -> tuple[list[Candidate], list[Path]]:
+    """The patients' folders in or one level below `root`, and folders that are none."""
+    candidates, strays = [], []
+    for level_1 in subfolders(root):
+        names = nifti_files(level_1)
+        nested = [] if names else subfolders(level_1)
+        patients = [(folder, nifti_files(folder)) for folder in nested]
+        for folder, files in patients or [(level_1, names)]:
+            candidate = _patient(folder, files, labelled)
+            if candidate:
+                candidates.append(candidate)
+            else:
+                strays.append(folder)
+    return candidates, strays
+
+
 def _brats_names() -> str:
     styles = zip(*BRATS_CHANNELS.values(), BRATS_LABEL_MAP, strict=True)
     return " or ".join(", ".join(style) for style in styles)
 
 
-def _patient(folder: Path, names: Sequence[str]) -> Candidate | None:
+def _patient(folder: Path, names: Sequence[str], labelled: bool) -> Candidate | None:
     """One patient's files by the ends of their names; None if none is BraTS's."""
-    ends = [*BRATS_CHANNELS.values(), BRATS_LABEL_MAP]
+    ends = list(BRATS_CHANNELS.values())
+    if labelled:
+        ends.append(BRATS_LABEL_MAP)
+    else:
+        names = [n for n in names if not stem(n).lower().endswith(BRATS_LABEL_MAP)]
     found = [[n for n in names if stem(n).lower().endswith(end)] for end in ends]
     present = [matches[0] for matches in found if matches]
     if not present:
@@ -94,8 +111,8 @@ def _patient(folder: Path, names: Sequence[str]) -> Candidate | None:
     paths = [str(folder / name) for name in chosen]
     candidate = Candidate(
         folder.name,
-        tuple(paths[:-1]),
-        paths[-1],
+        tuple(paths[: len(BRATS_CHANNELS)]),
+        paths[-1] if labelled else None,
         tuple(str(folder / name) for name in missing),
     )
     for matches in found:

@@ -59,6 +59,22 @@ def data_folder(config: Mapping[str, Any]) -> Path:
     return root
 
 
+def new_folder(config: Mapping[str, Any]) -> Path:
+    """`cohort.new`, or the imagesTs in it (as the Decathlon and nnU-Net have it).
+
+    Raises:
+        UserError: it is not a folder.
+    """
+    folder = Path(config["new"]).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"cohort.new {config['new']} is not a folder. It must hold the images of "
+            f"the new cases in the format of cohort.source '{config['source']}'."
+        )
+    inner = folder / "imagesTs"
+    return inner if inner.is_dir() else folder
+
+
 def nifti_files(folder: Path) -> list[str]:
     """Names of the NIfTI files in a folder, sorted; hidden ones (`._*`) left out.
 

@@ -17,6 +17,7 @@ from casesim.cohort.sources.found import (
     blame_second_label,
     data_folder,
     list_label_maps,
+    new_folder,
     nifti_files,
     stem,
 )
@@ -57,6 +58,14 @@ def read(config: Mapping[str, Any]) -> Found:
         _compare_training_list(path, content, {c.id for c in candidates}),
         f"Expected: {images}/<case>.nii.gz and {label_maps}/<case>.nii.gz.",
     )
+
+
+def read_new(config: Mapping[str, Any], channels: int) -> list[Candidate]:
+    """The cases of `cohort.new`: one 4-D file for each, no label."""
+    folder = new_folder(config)
+    return [
+        Candidate(stem(name), (str(folder / name),)) for name in nifti_files(folder)
+    ]
 
 
 def _with_label(

@@ -20,6 +20,7 @@ from casesim.cohort.sources.found import (
     blame_second_label,
     data_folder,
     list_label_maps,
+    new_folder,
     nifti_files,
     stem,
 )
@@ -66,47 +67,87 @@ def read(config: Mapping[str, Any]) -> Found:
     )
 
 
+def read_new(config: Mapping[str, Any], channels: int) -> list[Candidate]:
+    """The cases of `cohort.new`: one file for each channel, no label."""
+    folder = new_folder(config)
+    names = nifti_files(folder)
+    endings = sorted({name[len(stem(name)) :] for name in names})
+    if len(endings) > 1:
+        raise UserError(
+            f"cohort.new {folder} holds both .nii and .nii.gz files. Give all of them "
+            "one ending."
+        )
+    ending = endings[0] if endings else FILE_ENDINGS[0]
+    numbers, strays = _channel_numbers(folder, ending)
+    if strays:
+        raise UserError(
+            f"{strays[0]} in cohort.new is no channel of a case. Name it "
+            f"<case>_0000{ending}, _0001, … or take it away."
+        )
+    return [
+        _with_channels(case, folder, ending, numbers[case], channels)
+        for case in sorted(numbers)
+    ]
+
+
 def _scanned_cases(
     root: Path, ending: str, channels: int
 ) -> tuple[list[Candidate], list[Problem]]:
     images, label_maps = root / "imagesTr", root / "labelsTr"
-    problems = []
+    numbers, strays = _channel_numbers(images, ending)
+    problems = [
+        Problem(
+            WHOLE_COHORT,
+            "warning",
+            f"{path} is no channel of a case.",
+            f"Name it <case>_0000{ending}, _0001, … or take it away; it is not used.",
+        )
+        for path in strays
+    ]
+    found = list_label_maps(label_maps)
+    candidates = []
+    for case in sorted({*numbers, *found}):
+        candidate = _with_channels(case, images, ending, numbers[case], channels)
+        maps = found.get(case)
+        candidate.label = str(label_maps / (maps[0] if maps else f"{case}{ending}"))
+        if not maps:
+            candidate.missing += (candidate.label,)
+        blame_second_label(candidate, maps)
+        candidates.append(candidate)
+    return candidates, problems
+
+
+def _channel_numbers(
+    folder: Path, ending: str
+) -> tuple[dict[str, set[int]], list[Path]]:
+    """The channels that each case has a file of, and the files of no case."""
     numbers: dict[str, set[int]] = defaultdict(set)
-    for name in nifti_files(images):
+    strays = []
+    for name in nifti_files(folder):
         match = re.fullmatch(r"(.+)_(\d{4})", stem(name))
         if match and name.endswith(ending):
             numbers[match[1]].add(int(match[2]))
         else:
-            problems.append(
-                Problem(
-                    WHOLE_COHORT,
-                    "warning",
-                    f"{images / name} is no channel of a case.",
-                    f"Name it <case>_0000{ending}, _0001, … or take it away; it is not "
-                    "used.",
-                )
-            )
-    found = list_label_maps(label_maps)
-    candidates = []
-    for case in sorted({*numbers, *found}):
-        files = tuple(str(images / f"{case}_{i:04d}{ending}") for i in range(channels))
-        maps = found.get(case)
-        label = str(label_maps / (maps[0] if maps else f"{case}{ending}"))
-        missing = [file for i, file in enumerate(files) if i not in numbers[case]]
-        missing += [] if maps else [label]
-        candidate = Candidate(case, files, label, tuple(missing))
-        blame_second_label(candidate, maps)
-        surplus = sorted(numbers[case] - set(range(channels)))
-        if surplus:
-            names = ", ".join(f"{case}_{i:04d}{ending}" for i in surplus)
-            candidate.blame(
-                "error",
-                f"Wrong channel count: {names} in {images}, but dataset.json names "
-                f"{channels} channels.",
-                "Remove the surplus files, or name their channels in channel_names.",
-            )
-        candidates.append(candidate)
-    return candidates, problems
+            strays.append(folder / name)
+    return numbers, strays
+
+
+def _with_channels(
+    case: str, folder: Path, ending: str, numbers: set[int], channels: int
+) -> Candidate:
+    """A case with one file for each channel; missing and surplus ones are noted."""
+    files = tuple(str(folder / f"{case}_{i:04d}{ending}") for i in range(channels))
+    missing = tuple(file for i, file in enumerate(files) if i not in numbers)
+    candidate = Candidate(case, files, missing=missing)
+    if surplus := sorted(numbers - set(range(channels))):
+        names = ", ".join(f"{case}_{i:04d}{ending}" for i in surplus)
+        candidate.blame(
+            "error",
+            f"Wrong channel count: {names} in {folder}, but dataset.json names "
+            f"{channels} channels.",
+            "Remove the surplus files, or name their channels in channel_names.",
+        )
+    return candidate
 
 
 def _listed_cases(
