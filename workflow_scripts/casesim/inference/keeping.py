@@ -1,0 +1,121 @@
+"""Models and cases that stay loaded on one device between the jobs that need them."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from casesim.inference.loading import Cache, available_memory
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from casesim.nnunet import checkpoints
+
+# Of the memory that is available when a process starts: the network, the tiles and the
+# rest of the workflow need the most of it.
+_CACHED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """A preprocessed case, and its reference label map on the original grid if there
+    is one and it was asked for."""
+
+    data: np.ndarray
+    properties: dict[str, Any]
+    reference: np.ndarray | None
+
+
+class Keeper:
+    """Loads models and cases in the background, and keeps what was used last.
+
+    Attributes:
+        device: the `torch.device` of the models.
+    """
+
+    def __init__(self, device: str) -> None:
+        import blosc2
+        import torch
+
+        from casesim.inference import label_maps
+        from casesim.nnunet import checkpoints, preprocessing
+
+        self._blosc2 = blosc2
+        self._torch = torch
+        self._checkpoints = checkpoints
+        self._label_maps = label_maps
+        self._preprocessing = preprocessing
+        self.device = torch.device(device)
+        loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        memory = int(_CACHED_SHARE * available_memory())
+        on_device = memory
+        if self.device.type == "cuda":
+            on_device = int(_CACHED_SHARE * torch.cuda.mem_get_info()[0])
+        self._models = Cache(self._load_model, on_device, loader)
+        self._cases = Cache(self._load_case, memory, loader)
+
+    def _load_model(self, checkpoint: Path) -> tuple[checkpoints.Model, int]:
+        model = self._checkpoints.load_model(checkpoint, self.device)
+        tensors = model.network.state_dict().values()
+        return model, sum(tensor.nbytes for tensor in tensors)
+
+    def _load_case(self, data: Path, *label: Path) -> tuple[LoadedCase, int]:
+        array, _, properties = self._preprocessing.load_preprocessed(
+            data.with_suffix("")
+        )
+        reference = self._label_maps.read_label_map(label[0]) if label else None
+        size = array.nbytes + (0 if reference is None else reference.nbytes)
+        return LoadedCase(array, properties, reference), size
+
+    def model(self, checkpoint: Path) -> Future[Any]:
+        """The model (`checkpoints.Model`) and its size, being loaded if need be.
+
+        Raises `UserError` naming a file that is missing; the future, one that is
+        damaged.
+        """
+        folder = checkpoint.parent.parent
+        plans = tuple(folder / name for name in ("plans.json", "dataset.json"))
+        return self._models.fetch(checkpoint, also=plans)
+
+    def case(self, data: Path, label: Path | None) -> Future[Any]:
+        """The `LoadedCase` of a preprocessed case (.b2nd) and its size, likewise."""
+        files = [data] if label is None else [data, label]
+        return self._cases.fetch(*files, also=(data.with_suffix(".pkl"),))
+
+    def trim(self) -> None:
+        """Forget what failed, and the least recently used beyond the budget."""
+        self._models.trim()
+        self._cases.trim()
+
+    def use_threads(self, number: int) -> None:
+        """Have torch, and the reading of cases, use so many threads."""
+        if self._torch.get_num_threads() != number:
+            self._torch.set_num_threads(number)
+            self._blosc2.set_nthreads(number)
+
+    def try_twice(self, run: Callable[[], str]) -> str:
+        """Run; when the device's memory runs out, once more with nothing kept there."""
+        try:
+            return run()
+        except self._torch.OutOfMemoryError:
+            print("Out of memory: trying again with nothing kept.", flush=True)
+        self.release()
+        return run()
+
+    def release(self) -> None:
+        """Drop all models and cases, and give memory back to the device."""
+        self._models.clear()
+        self._cases.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            self._torch.cuda.empty_cache()
+        # glibc only, which keeps it otherwise (`service.KEEP_FREED_MEMORY`).
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
