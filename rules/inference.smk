@@ -38,6 +38,8 @@ rule predict:
         runtime="5m",
     params:
         options=STUDY.predict_options,
+        # What a score file holds: older ones are made again.
+        score_format=2,
     shell:
         'python -S -E "$CASESIM_PREDICT" --model {wildcards.model:q}'
         " --case {wildcards.case:q} --checkpoint {input.checkpoint:q}"
@@ -47,11 +49,12 @@ rule predict:
 
 
 rule collect_scores:
-    """One row of the matrix: Dice of one model on all its test cases."""
+    """One row of the matrix: Dice of one model on all its test cases, and its errors."""
     input:
         scores=lambda w: list_scores(w.model, STUDY.cases_of(w.model)),
     output:
         table="results/scores/{model}.tsv",
+        errors="results/errors/{model}.tsv",
     log:
         "logs/collect_scores/{model}.log",
     wildcard_constraints:
@@ -74,6 +77,7 @@ use rule collect_scores as collect_part with:
         scores=lambda w: list_scores(w.model, STUDY.part(w.model, int(w.part))),
     output:
         table="results/scores/{model}/part_{part}.tsv",
+        errors="results/errors/{model}/part_{part}.tsv",
     log:
         "logs/collect_part/{model}/{part}.log",
     wildcard_constraints:
@@ -84,13 +88,19 @@ use rule collect_scores as collect_part with:
 rule join_parts:
     """The pieces of a row, one below the other."""
     input:
-        parts=lambda w: expand(
+        tables=lambda w: expand(
             "results/scores/{model}/part_{part}.tsv",
+            model=w.model,
+            part=STUDY.parts(w.model),
+        ),
+        errors=lambda w: expand(
+            "results/errors/{model}/part_{part}.tsv",
             model=w.model,
             part=STUDY.parts(w.model),
         ),
     output:
         table="results/scores/{model}.tsv",
+        errors="results/errors/{model}.tsv",
     log:
         "logs/join_parts/{model}.log",
     wildcard_constraints:

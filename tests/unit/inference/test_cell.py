@@ -19,12 +19,13 @@ from unit.inference.networks import (
 
 from casesim.errors import UserError
 from casesim.inference import cell
+from casesim.inference.surface import Reference
 
 REGIONS = {"WT": (1, 2, 3), "TC": (2, 3)}
 
 
 def run_cell(
-    folder: Path, reference: np.ndarray | None = None, **options: Any
+    folder: Path, reference: Reference | None = None, **options: Any
 ) -> tuple[dict[str, float], np.ndarray, dict[str, Any]]:
     model, data, properties = make_case("2d")
     seconds = cell.run_cell(
@@ -82,7 +83,7 @@ def test_cell_writes_label_map_and_score(tmp_path: Path) -> None:
 
 def test_cell_takes_a_reference_from_memory(tmp_path: Path) -> None:
     reference = np.zeros(CASES["2d"][1], np.uint8)
-    run_cell(tmp_path, reference)
+    run_cell(tmp_path, Reference.of(reference, (1.0, 1.0, 1.0)))
     record = json.loads((tmp_path / "scores" / "case.json").read_text())
     assert record["regions"]["WT"]["n_ref"] == 0
     assert record["regions"]["WT"]["fp"] > 0

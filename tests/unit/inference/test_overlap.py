@@ -21,6 +21,7 @@ from nnunetv2.evaluation.evaluate_predictions import (
 
 from casesim.errors import UserError
 from casesim.inference import overlap
+from casesim.inference.surface import Reference
 
 LABELS = {"background": 0, "edema": 1, "core": 2, "enhancing": 3}
 REGIONS = {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)}
@@ -135,7 +136,12 @@ def record(
     reference: tuple[int, ...] = (1, 2, 2, 0),
 ) -> dict[str, Any]:
     return overlap.score_record(
-        model, case, np.array(prediction), np.array(reference), LABELS, REGIONS
+        model,
+        case,
+        np.array(prediction),
+        Reference.of(np.array(reference), (1.0,)),
+        LABELS,
+        REGIONS,
     )
 
 

@@ -14,6 +14,7 @@ from unit.similarity.matrices import table
 
 from casesim.errors import UserError
 from casesim.inference import overlap
+from casesim.inference.surface import Reference
 from casesim.similarity.matrix import from_scores, read_matrix, row_statistics
 
 LABELS = {"background": 0, "edema": 1, "core": 2, "enhancing": 3}
@@ -24,7 +25,12 @@ def cell(
     model: str, case: str, prediction: tuple[int, ...], reference: tuple[int, ...]
 ) -> dict[str, Any]:
     return overlap.score_record(
-        model, case, np.array(prediction), np.array(reference), LABELS, REGIONS
+        model,
+        case,
+        np.array(prediction),
+        Reference.of(np.array(reference), (1.0,)),
+        LABELS,
+        REGIONS,
     )
 
 
@@ -86,7 +92,11 @@ def test_scripts_from_cells_to_matrices(
         run_script(
             "inference/collect_scores",
             input={"scores": files},
-            output={"table": tables[-1], "folder": tmp_path},
+            output={
+                "table": tables[-1],
+                "errors": str(tmp_path / f"{model}_errors.tsv"),
+                "folder": tmp_path,
+            },
         )
     regions = ["edema", "core", "enhancing", "WT"]
     output = {

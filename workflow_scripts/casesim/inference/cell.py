@@ -14,11 +14,12 @@ from casesim.errors import UserError
 from casesim.files import atomic_path
 from casesim.inference import overlap
 from casesim.inference.label_maps import (
-    read_label_map,
+    read_reference,
     to_label_map,
     write_label_map,
 )
 from casesim.inference.sliding_window import predict_logits
+from casesim.inference.surface import Reference
 from casesim.nnunet.files import PathLike
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ def run_cell(
     labels: Mapping[str, int],
     regions: Mapping[str, Sequence[int]],
     options: Mapping[str, Any],
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
 ) -> dict[str, float]:
     """Segment one case with one model, write label map and score; seconds by step.
 
     `data` and `properties` are those of the preprocessed case, `labels` and `regions`
     as in `overlap.score_record`, `options` may hold `mirroring`, `tile_step`,
     `batch_size` and `bfloat16` of `predict_logits`. `reference` is the content of
-    `label_path` (`read_label_map`), if it has been read before. The score is written
+    `label_path` (`read_reference`), if it has been read before. The score is written
     last: a score file means that the cell is complete.
 
     Returns the seconds of `network`, `resample` (to the original grid), `write` and
@@ -60,11 +61,12 @@ def run_cell(
     write_label_map(prediction, properties, prediction_path)
     clock.lap("write")
     if reference is None:
-        reference = read_label_map(label_path)
-    if reference.shape != prediction.shape:
+        reference = read_reference(label_path, properties)
+    shape = reference.labels.shape
+    if shape != prediction.shape:
         raise UserError(
-            f"The label map {label_path} has shape {reference.shape} (z, y, x), the "
-            f"image of case {case} {prediction.shape}. They must lie on the same grid."
+            f"The label map {label_path} has shape {shape} (z, y, x), the image of "
+            f"case {case} {prediction.shape}. They must lie on the same grid."
         )
     record = overlap.score_record(
         model_name, case, prediction, reference, labels, regions

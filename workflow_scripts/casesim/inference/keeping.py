@@ -15,6 +15,7 @@ from casesim.inference.loading import Cache, available_memory
 if TYPE_CHECKING:
     import numpy as np
 
+    from casesim.inference.surface import Reference
     from casesim.nnunet import checkpoints
 
 # Of the memory that is available when a process starts: the network, the tiles and the
@@ -29,7 +30,7 @@ class LoadedCase:
 
     data: np.ndarray
     properties: dict[str, Any]
-    reference: np.ndarray | None
+    reference: Reference | None
 
 
 class Keeper:
@@ -69,7 +70,9 @@ class Keeper:
         array, _, properties = self._preprocessing.load_preprocessed(
             data.with_suffix("")
         )
-        reference = self._label_maps.read_label_map(label[0]) if label else None
+        reference = None
+        if label:
+            reference = self._label_maps.read_reference(label[0], properties)
         size = array.nbytes + (0 if reference is None else reference.nbytes)
         return LoadedCase(array, properties, reference), size
 

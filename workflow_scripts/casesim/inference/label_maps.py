@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from casesim.errors import UserError
 from casesim.files import atomic_path
+from casesim.inference.surface import Reference
 from casesim.nnunet.files import PathLike
 
 if TYPE_CHECKING:
@@ -121,6 +122,15 @@ def read_label_map(path: PathLike) -> np.ndarray:
             f"The label map {path} has values that are not whole numbers. Replace it."
         )
     return whole
+
+
+def read_reference(path: PathLike, properties: Mapping[str, Any]) -> Reference:
+    """The label map of a preprocessed case, on the grid of its original image.
+
+    `properties` are nnU-Net's, whose `spacing` is (z, y, x) in mm. Raises `UserError`
+    for a file that cannot be read.
+    """
+    return Reference.of(read_label_map(path), properties["spacing"])
 
 
 def write_label_map(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from casesim.errors import UserError
+from casesim.inference.surface import LAST_BAND, Reference, count_by_band
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,19 @@ def count(
     one). Returns for each region `tp` (in both), `fp` (predicted only), `fn` (reference
     only), `n_pred` = tp + fp and `n_ref` = tp + fn, in voxels.
 
-    All come from the joint histogram of the two maps. Voxels that are 0 in both are
-    left out of it, so no region may contain label 0. Raises `ValueError` for maps that
-    differ in shape or are not integer, for negative labels and regions with label 0.
+    Voxels that are 0 in both count nowhere, so no region may contain label 0. Raises
+    `ValueError` for maps that differ in shape or are not integer, for negative labels
+    and regions with label 0.
     """
+    if any(min(labels) < 1 for labels in regions.values()):
+        raise ValueError("a region must consist of labels above 0")
+    used = max((max(labels) for labels in regions.values()), default=0)
+    return _of_regions(_joint(prediction, reference, used), regions)
+
+
+def _joint(prediction: np.ndarray, reference: np.ndarray, used: int) -> np.ndarray:
+    """Joint histogram (reference, predicted) of two label maps, labels 0 to `used`, or
+    to the largest there is."""
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape:
         raise ValueError(
@@ -57,16 +67,20 @@ def count(
     for label_map in (prediction, reference):
         if label_map.dtype.kind not in "iub":
             raise ValueError(f"a label map has type {label_map.dtype}, not integer")
-    if any(min(labels) < 1 for labels in regions.values()):
-        raise ValueError("a region must consist of labels above 0")
     inside = np.flatnonzero(prediction.astype(bool) | reference.astype(bool))
     predicted = prediction.ravel()[inside].astype(np.intp)
     referred = reference.ravel()[inside].astype(np.intp)
     if inside.size and min(predicted.min(), referred.min()) < 0:
         raise ValueError("a label map has negative labels")
-    used = max((max(labels) for labels in regions.values()), default=0)
     n = 1 + max(used, int(predicted.max(initial=0)), int(referred.max(initial=0)))
     joint = np.bincount(referred * n + predicted, minlength=n * n).reshape(n, n)
+    joint[0, 0] = reference.size - inside.size
+    return joint
+
+
+def _of_regions(
+    joint: np.ndarray, regions: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, int]]:
     counts = {}
     for name, labels in regions.items():
         members = sorted(set(labels))
@@ -93,7 +107,7 @@ def score_record(
     model: str,
     case: str,
     prediction: np.ndarray,
-    reference: np.ndarray,
+    reference: Reference,
     labels: Mapping[str, int],
     regions: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
@@ -101,14 +115,24 @@ def score_record(
 
     `labels` gives the number of each label by name (0, the background, is left out),
     `regions` the labels of each region. The arrays are those of `count`.
+
+    Returns `model`, `case`, the counts of `labels` and `regions`, `confusion` (rows the
+    reference's label, columns the predicted one, the background first and then
+    `labels`), and `bands` (`surface.count_by_band`).
     """
     single = {name: (value,) for name, value in labels.items() if value}
-    counts = count(prediction, reference, {**single, **regions})
+    everything = {**single, **regions}
+    used = max((max(members) for members in everything.values()), default=0)
+    joint = _joint(prediction, reference.labels, used)
+    counts = _of_regions(joint, everything)
+    numbers = [0, *(value for value in labels.values() if value)]
     return {
         "model": model,
         "case": case,
         "labels": {name: counts[name] for name in single},
         "regions": {name: counts[name] for name in regions},
+        "confusion": joint[np.ix_(numbers, numbers)].tolist(),
+        "bands": count_by_band(prediction, reference),
     }
 
 
@@ -120,6 +144,10 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
             for counts in record[group].values():
                 if any(type(counts[name]) is not int for name in COUNTS):
                     raise ValueError("a voxel count is not a whole number")
+        if np.shape(record["confusion"]) != (len(record["labels"]) + 1,) * 2:
+            raise ValueError("the confusion matrix does not fit the labels")
+        if {len(record["bands"][name]) for name in ("fp", "fn")} != {LAST_BAND + 1}:
+            raise ValueError("the bands of the errors are not those of this version")
         return {"model": str(record["model"]), "case": str(record["case"]), **record}
     except FileNotFoundError:
         raise UserError(f"{path} is missing. Run the workflow again.") from None
