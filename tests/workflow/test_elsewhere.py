@@ -82,7 +82,7 @@ def test_a_study_that_moved_has_nothing_to_do(
     finished: Checkout, tmp_path: Path
 ) -> None:
     study = tmp_path / "elsewhere/study"
-    for name in ("results", ".snakemake"):
+    for name in ("results", ".snakemake", "config"):
         shutil.copytree(finished.path(name), study / name, copy_function=os.link)
     # All as old as it was; the files lie elsewhere, seen from the scripts.
     output = succeeded(finished.run("-n", "--directory", str(study)))
