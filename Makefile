@@ -17,10 +17,6 @@ setup: .venv/installed
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --resources gpu=1
-	@echo
-	@echo "The pictures:"
-	@ls results/cohort.png results/similarity/*.png results/pruning/*.png \
-	  results/evidence/*.png
 
 test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest

@@ -23,6 +23,7 @@ from casesim.study import Study, image_files
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake_logger_plugin_casesim import attach, tell_answer
 
 
 def load_study():
@@ -78,6 +79,8 @@ def list_scores(model, cases):
     return [f"results/scores/{model}/{case}.json" for case in cases]
 
 
+if workflow.is_main_process and workflow.modifier.is_main_snakefile():
+    attach(workflow)
 if workflow.is_main_process and runs.remove_stale_locks():
     logger.warning(
         "An earlier run was killed: its locks are removed, its work goes on."
@@ -93,6 +96,11 @@ onstart:
     call_engine("onstart")
     if workflow.is_main_process:
         runs.record_run()
+
+
+onsuccess:
+    if workflow.is_main_process:
+        tell_answer(workflow)
 
 
 onerror:

@@ -65,6 +65,36 @@ rule overlays:
         "../workflow_scripts/report/overlays.py"
 
 
+rule summary:
+    """What the run has found, in a dozen lines; printed at its end."""
+    input:
+        comparison="results/pruning/summary.json",
+        clustering="results/similarity/clustering.json",
+        cases="results/similarity/cases.tsv",
+        look_at=["results/pruning/comparison.png", "results/similarity/cases.tsv"],
+    output:
+        text="results/summary.md",
+    log:
+        "logs/summary.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/report/summary.py"
+
+
+# Of a run that was asked for the matrix alone.
+use rule summary as matrix_summary with:
+    input:
+        clustering="results/similarity/clustering.json",
+        cases="results/similarity/cases.tsv",
+        look_at=["results/similarity/heatmap.png", "results/similarity/cases.tsv"],
+    output:
+        text="results/similarity/summary.md",
+    log:
+        "logs/matrix_summary.log",
+
+
 rule models:
     """Target: every model, trained."""
     input:
@@ -81,6 +111,7 @@ rule matrix:
         "results/similarity/dendrogram.png",
         "results/similarity/cases.tsv",
         "results/similarity/stability.png",
+        "results/similarity/summary.md",
     localrule: True
 
 
@@ -90,4 +121,5 @@ rule comparison:
         "results/pruning/comparison.png",
         "results/pruning/overlays.png",
         "results/pruning/forest.png",
+        "results/summary.md",
     localrule: True

@@ -52,7 +52,7 @@ def groups(output: str) -> dict[str, Counter[str]]:
 def test_cells_in_submissions(tmp_path: Path, pool: int, rows: int) -> None:
     checkout = ClusterCheckout(tmp_path, config(pool, rows))
     pretend_decathlon(tmp_path / DATA, pool)
-    output = succeeded(checkout.run("matrix", "-n"))
+    output = succeeded(checkout.run("matrix", "-n", "-p"))
     assert job_counts(output)["predict"] == rows * pool
     found = groups(output)
     cells = [jobs["predict"] for jobs in found.values()]
@@ -72,7 +72,7 @@ def test_cells_in_submissions(tmp_path: Path, pool: int, rows: int) -> None:
 def test_a_local_run_has_no_groups(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, config(6, 5))
     pretend_decathlon(tmp_path / DATA, 6)
-    assert groups(succeeded(checkout.run("matrix", "-n"))) == {}
+    assert groups(succeeded(checkout.run("matrix", "-n", "-p"))) == {}
 
 
 def test_more_than_200_cells_in_a_group_are_refused(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def cells_done(checkout: Checkout) -> Counter[str]:
 
 def test_the_profile_gives_each_gpu_rule_its_cpus(tmp_path: Path) -> None:
     """`cores: 1` would else leave it one."""
-    output = succeeded(ClusterCheckout(tmp_path).run("-n"))
+    output = succeeded(ClusterCheckout(tmp_path).run("-n", "-p"))
     parts = re.split(r"^ *(?:local)?rule (\w+):$", output, flags=re.MULTILINE)
     jobs = list(zip(parts[1::2], parts[2::2], strict=True))
     with_gpu = {rule for rule, text in jobs if "gpu=1" in text}

@@ -97,9 +97,10 @@ class Checkout:
         return self.folder.joinpath(*parts)
 
     def scripts(self) -> list[Path]:
-        """The scripts of all stages, without the package beside them."""
+        """The scripts of all stages, without the packages beside them."""
+        packages = ("casesim", "snakemake_logger_plugin_casesim")
         found = self.path("workflow_scripts").glob("*/*.py")
-        return [path for path in found if path.parent.name != "casesim"]
+        return [path for path in found if path.parent.name not in packages]
 
 
 def succeeded(result: subprocess.CompletedProcess[str]) -> str:

@@ -273,7 +273,7 @@ def test_label_quality_is_judged_by_a_model_that_never_saw_the_case(
     for fold in (0, 1):
         plan = succeeded(
             finished.run(
-                *("-n", "--forcerun", "train_fold", "--nolock"),
+                *("-n", "-p", "--forcerun", "train_fold", "--nolock"),
                 f"results/models/folds/{fold}/fold_all/checkpoint_final.pth",
             )
         )

@@ -299,6 +299,7 @@ class Study:
         yield from ("similarity/cases.tsv", "similarity/stability.png")
         yield from ("pruning/comparison.png", "pruning/overlays.png")
         yield "pruning/forest.png"
+        yield "summary.md"
         if self.cohort.has_planted_defects:
             yield "evidence/detection.png"
 

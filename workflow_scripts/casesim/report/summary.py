@@ -1,0 +1,68 @@
+"""What a run has found, in a dozen lines, from its result files: printed at its end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+NUMBER_TO_REVIEW = 3
+
+
+def summarise(
+    clustering: Mapping[str, Any],
+    cases: pd.DataFrame,
+    comparison: Mapping[str, Any] | None,
+    look_at: Sequence[str],
+) -> str:
+    """The verdict, the worst cluster, cases to review first, and which file to open.
+
+    Args:
+        clustering: `similarity/clustering.json`.
+        cases: `similarity/cases.tsv`, ranked.
+        comparison: `pruning/summary.json`; None before any model was retrained.
+        look_at: files to open, the first one first.
+
+    Returns:
+        Markdown of fewer than 15 lines.
+    """
+    lines = [f"# What {len(clustering['cases'])} train cases teach", ""]
+    if comparison is not None:
+        lines += [f"Verdict: {_verdict(comparison)}", ""]
+    lines += [_worst_cluster(clustering), "", "Review first:"]
+    for number, case in enumerate(cases.head(NUMBER_TO_REVIEW).to_dict("records"), 1):
+        lines.append(f"{number}. {case['case']}: {_reason(case)}")
+    lines += ["", f"Open {' and '.join(look_at)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(comparison: Mapping[str, Any]) -> str:
+    headline = comparison["verdict"]
+    if headline:
+        rest = str(headline).removeprefix("worst_cluster")
+        return f"removing the worst cluster{rest}"
+    sentences = [arm.get("sentence") for arm in comparison["arms"].values()]
+    return next(filter(None, sentences), "no arm was chosen by the matrix.")
+
+
+def _worst_cluster(clustering: Mapping[str, Any]) -> str:
+    members = clustering["worst_cases"] or []
+    named = ", ".join(members[:6])
+    if len(members) > 6:
+        named += f" and {len(members) - 6} more"
+    said = str(clustering["statement"])
+    return f"Worst cluster: {named}. {said}" if named else f"No worst cluster: {said}"
+
+
+def _reason(case: Mapping[Any, Any]) -> str:
+    """Why a case is among the first, with the numbers that it rests on."""
+    word = case.get("kind") or case["word"]
+    row = f"other cases lose {_loss(case['donor_effect'])} Dice by its model"
+    column = f"models of others lose {_loss(case['recipient_effect'])} on it"
+    if word == "fine":
+        return f"nothing unusual, only the lowest of the rest ({row})"
+    return f"{word} ({row}, {column})"
+
+
+def _loss(effect: float) -> str:
+    """An effect as the loss that it is, against the median case."""
+    return "an unknown" if pd.isna(effect) else f"{-effect:.3f}"
