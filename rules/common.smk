@@ -17,7 +17,7 @@ gc.set_threshold(200_000)
 CHECKOUT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(CHECKOUT / "workflow_scripts"))
 
-from casesim import runs, settings
+from casesim import runs, settings, termination
 from casesim.errors import UserError
 from casesim.study import Study, image_files
 from snakemake.dag import DAG
@@ -39,6 +39,17 @@ def load_study():
         return Study.load(config, scatter.get("cells"))
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def begin_run():
+    """Let no other run work in this folder, and SIGTERM be understood."""
+    if workflow.is_main_process:
+        try:
+            if workflow.execution_settings.lock:
+                runs.begin()
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+        termination.explain(logger.warning)
 
 
 def call_engine(event):
@@ -81,10 +92,8 @@ def list_scores(model, cases):
 
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     attach(workflow)
-if workflow.is_main_process and runs.remove_stale_locks():
-    logger.warning(
-        "An earlier run was killed: its locks are removed, its work goes on."
-    )
+if workflow.is_main_process and (told := runs.arrive()):
+    logger.warning(told)
 
 STUDY = load_study()
 COHORT = STUDY.cohort
@@ -93,9 +102,8 @@ if STUDY.cells_per_group and hasattr(DAG, "_check_groups"):
 
 
 onstart:
+    begin_run()
     call_engine("onstart")
-    if workflow.is_main_process:
-        runs.record_run()
 
 
 onsuccess:

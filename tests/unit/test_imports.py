@@ -18,7 +18,10 @@ PACKAGE = SCRIPTS / "casesim"
 
 # From the ground up.
 LINES = (
-    ("errors", "files", "images", "process_table", "runs", "settings", "study"),
+    (
+        *("errors", "files", "images", "process_table", "runs", "settings"),
+        "termination",
+    ),
     ("cohort", "nnunet", "processes"),
     ("training", "inference"),
     ("similarity",),
@@ -26,6 +29,8 @@ LINES = (
     ("evidence",),
     ("adaptive",),
     ("explorer", "report"),
+    # It asks the rooms for their light parts alone.
+    ("study",),
 )
 HEIGHT = {room: height for height, rooms in enumerate(LINES) for room in rooms}
 

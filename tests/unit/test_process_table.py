@@ -35,3 +35,23 @@ def test_process_information_by_ps_agrees() -> None:
     assert by_ps[0] == os.getppid()
     assert by_ps[2][0] == sys.orig_argv[0]
     assert process_table._process_information_by_ps(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("snakemake --cores 2", True),
+        ("/env/bin/python3.11 /env/bin/snakemake -n", True),
+        ("python -m snakemake --target-jobs x", True),
+        ("python -I -m snakemake", True),
+        ("python snakemake.py", True),
+        ("bash -c snakemake", False),
+        ("srun python -m snakemake", False),
+        ("/home/u/snakemake/bin/python predict.py", False),
+        ("python /home/u/snakemake/predict.py", False),
+        ("python x.py a b snakemake", False),
+        ("", False),
+    ],
+)
+def test_command_lines_of_snakemake(command: str, expected: bool) -> None:
+    assert process_table.is_snakemake(command.split()) is expected

@@ -1,9 +1,13 @@
-"""What the system knows about a process of this host: parent, start and command line.
+"""What the system knows about the processes of this host, and which are Snakemake.
 
 Light on purpose: each cell of the matrix looks here for the run that it belongs to.
 """
 
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def process_information(pid: int) -> tuple[int, str, list[str]] | None:
@@ -39,3 +43,39 @@ def _process_information_by_ps(pid: int) -> tuple[int, str, list[str]] | None:
     if len(shown) < 7 or shown[0].startswith("Z"):
         return None
     return int(shown[1]), "-".join(shown[2:7]), shown[7:]
+
+
+def is_snakemake(command: list[str]) -> bool:
+    """Whether a command line is `snakemake`, `python .../snakemake` or `-m snakemake`.
+
+    A shell that runs a job has the word in its script or in a path, too.
+    """
+    names = [os.path.basename(word) for word in command[:4]]  # noqa: PTH119
+    if not names or not names[0].startswith("python"):
+        return names[:1] == ["snakemake"]
+    return any(name.removesuffix(".py") == "snakemake" for name in names[1:])
+
+
+def processes_in(folder: str) -> "Iterator[tuple[int, list[str]]]":
+    """This user's processes whose working directory is `folder`, with their commands.
+
+    None where there is no /proc.
+    """
+    for name in os.listdir("/proc") if os.path.exists("/proc/self/stat") else []:  # noqa: PTH110, PTH208
+        if not name.isdigit():
+            continue
+        try:
+            here = os.readlink(f"/proc/{name}/cwd") == folder  # noqa: PTH115
+        except OSError:
+            continue
+        information = process_information(int(name)) if here else None
+        if information is not None:
+            yield int(name), information[2]
+
+
+def children(parent: int) -> "Iterator[int]":
+    """The living processes that a process has started; none where there is no /proc."""
+    for name in os.listdir("/proc") if os.path.exists("/proc/self/stat") else []:  # noqa: PTH110, PTH208
+        information = process_information(int(name)) if name.isdigit() else None
+        if information is not None and information[0] == parent:
+            yield int(name)

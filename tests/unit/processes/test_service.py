@@ -18,26 +18,6 @@ def test_owner_is_the_parent_where_there_is_no_snakemake() -> None:
     assert started == information[1]
 
 
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        ("snakemake --cores 2", True),
-        ("/env/bin/python3.11 /env/bin/snakemake -n", True),
-        ("python -m snakemake --target-jobs x", True),
-        ("python -I -m snakemake", True),
-        ("python snakemake.py", True),
-        ("bash -c snakemake", False),
-        ("srun python -m snakemake", False),
-        ("/home/u/snakemake/bin/python predict.py", False),
-        ("python /home/u/snakemake/predict.py", False),
-        ("python x.py a b snakemake", False),
-        ("", False),
-    ],
-)
-def test_command_lines_of_snakemake(command: str, expected: bool) -> None:
-    assert service._is_snakemake(command.split()) is expected
-
-
 def test_version_covers_every_file_of_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

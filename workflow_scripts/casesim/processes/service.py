@@ -15,7 +15,7 @@ the working directory, the rest are the job's arguments. The answer is a line `o
 Only light modules are imported, for the reason given in `locks`: the bare `_socket`
 saves 10 ms on each of thousands of jobs.
 """
-# ruff: noqa: PTH100, PTH108, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH108, PTH116, PTH118, PTH120, PTH123, PTH208
 
 import os
 import time
@@ -23,7 +23,7 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 from zlib import crc32
 
 from casesim.errors import UserError
-from casesim.process_table import process_information
+from casesim.process_table import is_snakemake, process_information
 from casesim.processes import locks
 
 TYPE_CHECKING = False
@@ -253,22 +253,11 @@ def find_owner() -> tuple[str, str]:
         if information is None:
             break
         next_pid, started, command = information
-        if _is_snakemake(command):
+        if is_snakemake(command):
             return str(pid), started
         pid = next_pid
     information = process_information(parent)
     return str(parent), "" if information is None else information[1]
-
-
-def _is_snakemake(command: list[str]) -> bool:
-    """Whether a command line is `snakemake`, `python .../snakemake` or `-m snakemake`.
-
-    A shell that runs a job has the word in its script or in a path, too.
-    """
-    names = [os.path.basename(word) for word in command[:4]]
-    if not names or not names[0].startswith("python"):
-        return names[:1] == ["snakemake"]
-    return any(name.removesuffix(".py") == "snakemake" for name in names[1:])
 
 
 def code_version() -> str:
