@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
 
 from .conftest import ROOT, SMALL, Checkout, succeeded
@@ -22,40 +22,64 @@ use rule * from similarity as similarity_*
 """
 
 
-def outer_workflow(folder: Path, config: dict[str, Any]) -> list[str]:
-    """The command that runs another workflow, which uses all of this one's rules."""
-    (folder / "Snakefile").write_text(OUTER.format(snakefile=ROOT / "Snakefile"))
-    (folder / "mine.yaml").write_text(yaml.safe_dump({"similarity": config}))
-    snakemake = [sys.executable, "-m", "snakemake", "--cores", "2"]
-    return [*snakemake, "--configfile", "mine.yaml", "--"]
+def hosted_module(folder: Path) -> tuple[str, dict[str, str]]:
+    """Outer Snakefile and environment: the workflow as if fetched from a host.
 
-
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+    Snakemake's copy of the repository lies where it would have put it, so that nothing
+    is fetched.
+    """
+    source = Checkout(folder / "source").folder
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(source)]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *words], check=True)
+    said = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     )
+    copies = folder / "cache/snakemake/snakemake/source-cache/snakemake-git-cache"
+    clone = copies / "github.com/nobody/similarity"
+    subprocess.run(["git", "clone", "-q", "--bare", source, clone], check=True)
+    place = f'path="Snakefile", commit="{said.stdout.strip()}"'
+    text = OUTER.replace('"{snakefile}"', f'github("nobody/similarity", {place})')
+    return text, {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def test_as_a_module_of_another_workflow(tmp_path: Path) -> None:
-    command = outer_workflow(tmp_path, SMALL)
-    dry = [*command[:-1], "-n", "--quiet", "rules"]
-    plan = succeeded(run(dry, tmp_path))
-    counts = job_counts(plan)
+def local_module() -> tuple[str, dict[str, str]]:
+    return OUTER.format(snakefile=ROOT / "Snakefile"), dict(os.environ)
+
+
+@pytest.mark.parametrize("hosted", [False, True], ids=["local", "hosted"])
+def test_as_a_module_of_another_workflow(tmp_path: Path, hosted: bool) -> None:
+    text, environment = hosted_module(tmp_path) if hosted else local_module()
+    folder = tmp_path / "outer"
+    folder.mkdir()
+    (folder / "Snakefile").write_text(text)
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"similarity": SMALL}))
+
+    def snakemake(*arguments: str) -> str:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        return succeeded(
+            subprocess.run(
+                [*command, "--configfile", "mine.yaml"],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+        )
+
+    counts = job_counts(snakemake("-n", "--quiet", "rules"))
     assert counts["similarity_finetune"] == 6
     assert counts["similarity_predict"] == (6 + 2) * 6 + (1 + 2) * (6 + 2)
     assert counts["similarity_all"] == 1
 
     case = "study/results/nnunet/raw/Dataset001_Cohort/labelsTr/phantom_001.nii.gz"
-    succeeded(run([*command, case], tmp_path))
-    table = pd.read_csv(tmp_path / "study/results/cohort.tsv", sep="\t", index_col=0)
+    snakemake(case)
+    table = pd.read_csv(folder / "study/results/cohort.tsv", sep="\t", index_col=0)
     assert table.label["phantom_001"] == case
-    assert (tmp_path / case).is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert (folder / case).is_file()
+    assert sorted(path.name for path in folder.iterdir()) == [
         *(".snakemake", "Snakefile", "mine.yaml", "study")
     ]
 
