@@ -6,41 +6,16 @@ import os
 import re
 import runpy
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
 # Snakemake's jobs live until the end: looking through thousands of them for garbage,
 # again and again while they are made, takes a sixth of the time of a large plan.
 gc.set_threshold(200_000)
 
-
-def find_checkout(rules):
-    """Where this workflow's files are: `workflow.basedir` is another's for a module.
-
-    Of one that is named by `github(...)`, Snakemake brings single files; the package is
-    unpacked beside its copy of the repository, once for each commit.
-    """
-    if rules.is_local:
-        return Path(str(rules)).parent
-    rules.fetch_if_required()
-    hosted = rules.hosted_repo
-    commit = hosted.repo.commit(rules.ref).hexsha
-    folder = Path(f"{hosted.repo_clone}-{commit}")
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
-            with tempfile.TemporaryFile() as archive:
-                hosted.repo.archive(archive, commit)
-                archive.seek(0)
-                tarfile.open(fileobj=archive).extractall(
-                    f"{unpacked}/all", filter="data"
-                )
-            os.rename(f"{unpacked}/all", folder)
-    return folder
-
-
-# Snakemake hands its own path for imports on to the scripts.
-CHECKOUT = find_checkout(workflow.current_basedir)
+# Where this workflow's files are. Snakemake hands its own path for imports on to scripts.
+CHECKOUT = runpy.run_path(workflow.source_path("../workflow_scripts/checkout.py"))[
+    "find_checkout"
+](workflow.current_basedir)
 sys.path.insert(0, str(CHECKOUT / "workflow_scripts"))
 
 from casesim import runs, settings, termination
@@ -156,6 +131,12 @@ RAW = "results/nnunet/raw/Dataset001_Cohort"
 PREPROCESSED = "results/nnunet/preprocessed/Dataset001_Cohort"
 CASES_2D_OR_3D = f"{PREPROCESSED}/nnUNetPlans_{config['nnunet']['configuration']}"
 CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
+# Used with --sdm apptainer: docs/container.md.
+IMAGE = os.environ.get("CASESIM_IMAGE")
+
+if IMAGE:
+
+    container: IMAGE
 
 
 wildcard_constraints:
