@@ -1,6 +1,7 @@
 """Imported cases keep their voxels, their type and their place in space."""
 
 import gzip
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,32 @@ def test_labels_stored_as_floats_become_integers(tmp_path: Path) -> None:
     stored: Any = nib.load(label_out)
     assert stored.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asanyarray(stored.dataobj), values)
+
+
+@pytest.mark.parametrize("scaling", [(0.0, 5.0), (1 / 85, 0.0), (np.nan, 2.0)])
+def test_imported_values_are_those_that_simpleitk_reads(
+    tmp_path: Path, scaling: tuple[float, float]
+) -> None:
+    """Also where nibabel reads others: with a slope of 0 or none and an intercept."""
+    image = write_nifti(tmp_path / "a.nii", noise((5, 6, 7, 2)))
+    label = write_nifti(tmp_path / "seg.nii", 85 * (noise((5, 6, 7), np.uint8) % 2))
+    for path in (image, label):
+        content = bytearray(path.read_bytes())
+        content[112:120] = struct.pack("<2f", *scaling)
+        path.write_bytes(content)
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))
+    native = sitk.GetArrayFromImage(sitk.ReadImage(str(label)))
+    case = Case("a", (str(image),), str(label), "pool", True, "msd")
+    images_out, label_out = outputs(tmp_path / "out", 2)
+    values = sorted({int(value) for value in np.unique(native)})
+    label_map = {value: number for number, value in enumerate(values)}
+    import_case(case, label_map, images_out, label_out)
+    for channel, path in enumerate(images_out):
+        read = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        np.testing.assert_array_equal(read, expected[channel])
+    read = sitk.GetArrayFromImage(sitk.ReadImage(str(label_out)))
+    np.testing.assert_array_equal(np.array(values)[read], native)
+    assert_same_space(label, label_out)
 
 
 def test_what_cannot_be_imported_leaves_no_file(tmp_path: Path) -> None:

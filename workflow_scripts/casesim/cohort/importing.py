@@ -1,6 +1,11 @@
-"""A case in nnU-Net's raw format, without altering a voxel."""
+"""A case in nnU-Net's raw format, without altering a voxel.
+
+What a voxel is, is what SimpleITK reads, since nnU-Net reads with it; nibabel takes
+files apart and writes headers as they were.
+"""
 
 import gzip
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +66,7 @@ def _reading(path: str) -> Iterator[None]:
         yield
     except (
         OSError,
+        RuntimeError,
         EOFError,
         ValueError,
         zlib.error,
@@ -89,7 +95,7 @@ def _split_channels(source: str, targets: Sequence[str | os.PathLike[str]]) -> N
     with _reading(source):
         image: Any = nib.load(source)
         stored = image.dataobj.get_unscaled()
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
+        slope, intercept = _scaling(source)
     if stored.ndim == 3:
         stored = stored[..., None]
     if stored.ndim != 4 or stored.shape[3] != len(targets):
@@ -111,16 +117,21 @@ def _write_label(
 ) -> None:
     import nibabel as nib
     import numpy as np
+    import SimpleITK as sitk  # noqa: N813
+
+    from casesim.cohort.numbers import shown
 
     with _reading(source):
         image: Any = nib.load(source)
-        scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
-        plain = image.get_data_dtype().kind in "ui" and not scaled
+        stored_as = image.get_data_dtype()
+        plain = stored_as.kind in "ui" and _scaling(source) == (1, 0)
     if plain and all(native == ours for native, ours in label_map.items()):
         _copy(source, target)
         return
     with _reading(source):
-        native_values = np.asanyarray(image.dataobj)
+        # In 32 bits, as nnU-Net's reader gives them; x, y, z.
+        volume = sitk.GetArrayFromImage(sitk.ReadImage(source)).T
+        native_values = volume.astype(np.float32)
     labels = np.zeros(native_values.shape, np.uint8)
     known = np.zeros(native_values.shape, bool)
     for native, ours in label_map.items():
@@ -128,15 +139,31 @@ def _write_label(
         labels[where] = ours
         known |= where
     if not known.all():
-        strange = np.unique(native_values[~known])[:10].tolist()
+        strange = [shown(value) for value in np.unique(native_values[~known])[:10]]
         raise UserError(
-            f"{source} holds the values {strange}, which no label has "
+            f"{source} holds the values [{', '.join(strange)}], which no label has "
             f"({', '.join(map(str, label_map))})."
         )
     header = image.header.copy()
     header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
     with atomic_path(target) as temporary:
         nib.save(type(image)(labels, image.affine, header), temporary)
+
+
+def _scaling(source: str) -> tuple[float, float]:
+    """Slope and intercept of a file as SimpleITK takes them: a slope of 0 for 1."""
+    import nibabel as nib
+    from nibabel.openers import Opener
+
+    image: Any = nib.load(source)
+    with Opener(source) as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    slope, intercept = (float(header[key]) for key in ("scl_slope", "scl_inter"))
+    return (
+        slope if math.isfinite(slope) and slope != 0 else 1.0,
+        intercept if math.isfinite(intercept) else 0.0,
+    )
 
 
 def _write_phantom(

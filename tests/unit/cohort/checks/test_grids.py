@@ -1,7 +1,15 @@
 """Shape and place in space."""
 
 import pytest
-from unit.cohort.checks.broken import Folder, image_of, label_of, moved, only, save
+from unit.cohort.checks.broken import (
+    Folder,
+    affine_of,
+    image_of,
+    label_of,
+    moved,
+    only,
+    save,
+)
 
 
 @pytest.mark.parametrize("target", ["image", "label"])
@@ -32,3 +40,16 @@ def test_grids_that_disagree(
 def test_grids_that_differ_by_rounding_agree(folder: Folder) -> None:
     save(folder.label(1), label_of(1), moved(origin=1e-4, spacing=1 + 1e-6, angle=1e-5))
     assert folder.check() == []
+
+
+def test_numbers_have_the_digits_that_tell_them_apart(folder: Folder) -> None:
+    """An origin far away, and a difference in its seventh digit."""
+    affine = affine_of()
+    affine[0, 3] = -1234.56
+    for channel in range(2):
+        save(folder.image(1, channel), image_of(1, channel), affine)
+    affine[0, 3] = -1234.58
+    save(folder.label(1), label_of(1), affine)
+    assert "origin (mm) 1234.58 -20 -30 instead of 1234.56 -20 -30" in (
+        only(folder.check()).problem
+    )

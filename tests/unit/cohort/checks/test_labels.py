@@ -1,9 +1,12 @@
 """Values of label maps, and where they lie."""
 
+import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from unit.cohort.checks.broken import SHAPE, Folder, image_of, label_of, only, save
 
 from casesim.cohort.checks.across_cases import check_cohort
@@ -77,3 +80,56 @@ def test_brats_labels_of_other_years(
     problems = check_cohort(load_cohort(config), 1)
     assert len(problems) == 3
     assert all(p.how_to_fix.rstrip(".").endswith(hint) for p in problems)
+
+
+def rescale(path: Path, slope: float, intercept: float) -> None:
+    """Write a scaling into the header of a packed NIfTI file, voxels as they are."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[112:120] = struct.pack("<2f", slope, intercept)
+    path.write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "found"),
+    [
+        # nibabel leaves values alone where the slope is 0; nnU-Net's reader does not.
+        (0, 5, "5 (453 voxels), 6 (47 voxels), 7 (4 voxels)"),
+        (float("nan"), 2, "3 (47 voxels), 4 (4 voxels)"),
+        (3, 0, "3 (47 voxels), 6 (4 voxels)"),
+    ],
+)
+def test_label_values_are_those_that_nnunet_reads(
+    folder: Folder, slope: float, intercept: float, found: str
+) -> None:
+    rescale(folder.label(0), slope, intercept)
+    problem = only([p for p in folder.check() if p.severity == "error"])
+    assert problem.problem.endswith(f"outside the declared ones (0, 1, 2): {found}.")
+    read = sitk.GetArrayFromImage(sitk.ReadImage(str(folder.label(0))))
+    for value in np.unique(read):
+        assert int(value) in (0, 1, 2) or f"{value:g} (" in problem.problem
+
+
+@pytest.mark.parametrize("slope", [1 / 85, 0.5])
+def test_labels_stored_with_a_scaling(folder: Folder, slope: float) -> None:
+    """85 steps of 0.0117647 are 1 in 32 bits, as which nnU-Net reads them."""
+    save(folder.label(0), label_of(0) * round(1 / slope))
+    rescale(folder.label(0), slope, 0)
+    assert folder.check() == []
+
+
+def test_fractions_are_shown_with_all_their_digits(folder: Folder) -> None:
+    label = label_of(0).astype(np.float32)
+    label[2, 2, 2] = 1.0000001
+    save(folder.label(0), label)
+    assert "1 label values that are no integers: 1.0000001." in (
+        only(folder.check()).problem
+    )
+
+
+def test_zero_is_tissue_in_ct(folder: Folder) -> None:
+    label = label_of(0)
+    label[0, 0, :5] = 1
+    save(folder.label(0), label)
+    assert "outside the brain" in only(folder.check(), "warning").problem
+    folder.describe(channel_names={"0": "ct", "1": "T1w"})
+    assert folder.check() == []

@@ -6,6 +6,7 @@ import numpy as np
 
 from casesim.cohort.checks.report import Report
 from casesim.cohort.checks.volumes import Channel, Volume
+from casesim.cohort.numbers import told_apart
 
 # Relative; nnU-Net's reader refuses channels whose spacings differ by more.
 SPACING_TOLERANCE = 1e-5
@@ -44,8 +45,8 @@ def _grid_differences(first: Volume, other: Volume) -> list[str]:
     differences = []
 
     def differ(what: str, a: Sequence[float], b: Sequence[float]) -> None:
-        numbers = [" ".join(f"{value:.6g}" for value in values) for values in (a, b)]
-        differences.append(f"{what} {numbers[1]} instead of {numbers[0]}")
+        expected, found = told_apart(a, b)
+        differences.append(f"{what} {found} instead of {expected}")
 
     if first.voxels.shape[:3] != other.voxels.shape[:3]:
         differ("shape", first.voxels.shape[:3], other.voxels.shape[:3])

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from casesim.cohort.checks.report import Report
 from casesim.cohort.checks.volumes import Channel
+from casesim.cohort.numbers import shown
 
 
 def check_images(channels: Sequence[Channel], complete: bool, report: Report) -> None:
@@ -16,7 +16,7 @@ def check_images(channels: Sequence[Channel], complete: bool, report: Report) ->
     `complete` says that all channels of the case could be read.
     """
     for channel in channels:
-        check_finite(channel.place, channel.voxels, report)
+        check_finite(channel.place, channel.not_finite, report)
     constant = [c for c in channels if is_constant(c.voxels)]
     if complete and len(constant) == len(channels):
         files = ", ".join(dict.fromkeys(c.volume.path for c in channels))
@@ -28,7 +28,7 @@ def check_images(channels: Sequence[Channel], complete: bool, report: Report) ->
     for channel in constant:
         report.warning(
             f"{channel.place} is constant: it has the value "
-            f"{channel.voxels.flat[0]:g} everywhere.",
+            f"{shown(channel.voxels.flat[0])} everywhere.",
             "Replace the channel if it should hold an image.",
         )
 
@@ -38,13 +38,11 @@ def is_constant(voxels: NDArray[Any]) -> bool:
     return voxels.size == 0 or bool(voxels.min() == voxels.max())
 
 
-def check_finite(place: str, voxels: NDArray[Any], report: Report) -> None:
-    """Report NaN and infinite voxels of what lies at `place`."""
-    if voxels.dtype.kind != "f":
-        return
-    strange = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+def check_finite(place: str, strange: int, report: Report) -> None:
+    """Report `strange` voxels of what lies at `place` that are NaN or infinite."""
     if strange:
         report.error(
             f"{place} has {strange} NaN or infinite voxels.",
-            "Replace them, by 0 outside the brain, or export the image again.",
+            "Replace them (outside the body by the value of the background: 0, or air "
+            "in CT), or export the image again.",
         )

@@ -4,34 +4,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from casesim.channels import zero_is_background
 from casesim.cohort.cases import Case, Cohort
 from casesim.cohort.checks.intensities import check_finite
 from casesim.cohort.checks.report import Report
 from casesim.cohort.checks.volumes import Channel, Volume
+from casesim.cohort.numbers import shown
 
 
 def check_label(label: Volume, case: Case, cohort: Cohort, report: Report) -> None:
     """Values that are no integers or not declared, and maps without any label."""
-    check_finite(label.path, label.voxels, report)
-    finite = label.voxels[np.isfinite(label.voxels)]
-    values, counts = np.unique(finite, return_counts=True)
-    found = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    check_finite(label.path, sum(label.not_finite), report)
+    # In 32 bits, as nnU-Net reads them: 85 steps of 0.0117647 are 1.
+    with np.errstate(over="ignore"):
+        voxels = label.voxels.astype(np.float32)
+    values, counts = np.unique(voxels[np.isfinite(voxels)], return_counts=True)
+    found = dict(zip(values, counts.tolist(), strict=True))
     fractions = [value for value in found if value != int(value)]
     if fractions:
-        shown = ", ".join(f"{value:g}" for value in fractions[:5])
+        listed = ", ".join(shown(value) for value in fractions[:5])
         report.error(
             f"{label.path} has {len(fractions)} label values that are no integers: "
-            f"{shown}{', …' if len(fractions) > 5 else ''}.",
+            f"{listed}{', …' if len(fractions) > 5 else ''}.",
             "Interpolation does this: resample label maps with nearest neighbour.",
         )
     whole = {int(value): n for value, n in found.items() if value == int(value)}
     strange = {v: n for v, n in whole.items() if v not in cohort.label_map}
     if strange:
-        shown = ", ".join(f"{v} ({n} voxels)" for v, n in list(strange.items())[:10])
+        listed = ", ".join(f"{v} ({n} voxels)" for v, n in list(strange.items())[:10])
         declared = ", ".join(map(str, sorted(cohort.label_map)))
         report.error(
             f"{label.path} has label values outside the declared ones ({declared}): "
-            f"{shown}.",
+            f"{listed}.",
             _declare_labels(case, set(whole)),
         )
     if set(found) == {0}:
@@ -61,7 +65,9 @@ def _declare_labels(case: Case, found: set[int]) -> str:
 
 
 def check_brain(channels: Sequence[Channel], label: Volume, report: Report) -> None:
-    """Labels where all channels are 0."""
+    """Labels where all channels are 0, unless 0 is a tissue (CT)."""
+    if not zero_is_background(channel.name for channel in channels):
+        return
     if any(channel.voxels.shape != label.voxels.shape for channel in channels):
         return
     outside = label.voxels != 0

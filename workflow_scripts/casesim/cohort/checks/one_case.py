@@ -12,6 +12,7 @@ from casesim.cohort.cases import Case, Cohort
 from casesim.cohort.checks.grids import check_grids
 from casesim.cohort.checks.intensities import check_images, is_constant
 from casesim.cohort.checks.labels import check_brain, check_label
+from casesim.cohort.checks.network_input import check_network_input
 from casesim.cohort.checks.report import Report
 from casesim.cohort.checks.volumes import Channel, Volume, find_channels, load
 from casesim.cohort.problem import Problem
@@ -58,6 +59,7 @@ def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None
         check_grids(channels, label, report)
     if not complete or (case.is_labelled and not label):
         return report.problems, None
+    check_network_input(channels, report)
     if label:
         check_brain(channels, label, report)
     return report.problems, _digest(channels, label)

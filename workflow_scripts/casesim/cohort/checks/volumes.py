@@ -1,7 +1,13 @@
-"""Whole volumes out of NIfTI files, or what is wrong with the files."""
+"""Whole volumes out of NIfTI files, or what is wrong with the files.
+
+Voxels and geometry are what SimpleITK reads, since nnU-Net reads with it: nibabel takes
+a scaling of 0 and an unclear orientation for something else. Only what SimpleITK does
+not notice is looked for in the bytes: a file that is cut off, or no image at all.
+"""
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +25,15 @@ from casesim.cohort.checks.report import Report
 
 @dataclass(frozen=True)
 class Volume:
-    """The content of one NIfTI file; axes x, y, z (and channel)."""
+    """The content of one NIfTI file; axes x, y, z (and channel).
+
+    `not_finite` counts the voxels that are NaN or infinite in the file, for each
+    channel: SimpleITK reads them as 0. With more than four axes `voxels` are all 0.
+    """
 
     path: str
     voxels: NDArray[Any]
+    not_finite: tuple[int, ...]
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
@@ -35,6 +46,7 @@ class Channel:
     name: str
     place: str
     voxels: NDArray[Any]
+    not_finite: int
     volume: Volume
 
 
@@ -61,30 +73,68 @@ def read_volume(path: str) -> Volume:
         what = "is a link to nowhere" if Path(path).is_symlink() else "is missing"
         raise UnreadableError(f"{path} {what}.", "Put the file there.")
     content = _unpack(path)
-    if nib.Nifti1Image.header_class.may_contain_header(content):
-        image_class: Any = nib.Nifti1Image
-    elif nib.Nifti2Image.header_class.may_contain_header(content):
-        image_class = nib.Nifti2Image
+    header = _header(path, content)
+    shape = tuple(int(size) for size in header.get_data_shape())
+    not_finite = _count_not_finite(header, content)
+    del content
+    if len(shape) > 4 or 0 in shape:
+        # SimpleITK takes further axes for the parts of a colour.
+        nothing = np.broadcast_to(np.uint8(0), shape)
+        return Volume(path, nothing, (0,), *_geometry(path))
+    try:
+        image = sitk.ReadImage(path)
+    except RuntimeError as error:
+        raise _refused(path, error) from None
+    # SimpleITK gives the axes in the order z, y, x.
+    voxels = sitk.GetArrayViewFromImage(image).T
+    return Volume(path, np.array(voxels), not_finite, *_geometry(path))
+
+
+def _header(path: str, content: bytes) -> Any:
+    """The header of a NIfTI file that is whole and holds numbers."""
+    for header_class in (nib.Nifti1Header, nib.Nifti2Header):
+        if header_class.may_contain_header(content):
+            break
     else:
+        packed = content.startswith(b"\x1f\x8b")
         raise UnreadableError(
-            f"{path} is not a NIfTI file.", "Convert it to NIfTI, or replace it."
+            f"{path} is not a NIfTI file{' but packed (gzip)' if packed else ''}.",
+            "Name it .nii.gz." if packed else "Convert it to NIfTI, or replace it.",
         )
     try:
-        image = image_class.from_stream(io.BytesIO(content))
-        voxels = np.asanyarray(image.dataobj)
+        header: Any = header_class.from_fileobj(io.BytesIO(content), check=False)
+        dtype = header.get_data_dtype()
+        voxels = math.prod(int(size) for size in header.get_data_shape())
+        end = int(header["vox_offset"]) + voxels * dtype.itemsize
     # nibabel raises many kinds of errors over damaged headers.
     except Exception as error:
         raise UnreadableError(
-            f"{path} cannot be read, or holds fewer voxels than its header says: "
-            f"{error}",
-            "Copy or download the file again.",
+            f"{path} cannot be read: {error}", "Copy or download the file again."
         ) from None
-    if voxels.dtype.kind not in "iufb":
+    if dtype.kind not in "iufb":
         raise UnreadableError(
-            f"{path} holds voxels of type {voxels.dtype}, not numbers.",
+            f"{path} holds voxels of type {dtype}, not numbers.",
             "Save it as a grey-value image (colour and complex images are not used).",
         )
-    return Volume(path, voxels, *_geometry(path))
+    if len(content) < end:
+        raise UnreadableError(
+            f"{path} cannot be read: it holds fewer voxels than its header says "
+            f"({len(content)} bytes instead of {end}).",
+            "Copy or download the file again.",
+        )
+    return header
+
+
+def _count_not_finite(header: Any, content: bytes) -> tuple[int, ...]:
+    """Of each 3-D part of the file (they lie one after the other)."""
+    dtype = header.get_data_dtype()
+    shape = [int(size) for size in header.get_data_shape()]
+    parts = math.prod(shape[3:])
+    if dtype.kind != "f" or 0 in shape:
+        return (0,) * parts
+    stored = np.frombuffer(content, dtype, math.prod(shape), int(header["vox_offset"]))
+    finite = np.isfinite(stored).reshape(parts, -1)
+    return tuple((finite.shape[1] - np.count_nonzero(finite, axis=1)).tolist())
 
 
 def _unpack(path: str) -> bytes:
@@ -128,12 +178,7 @@ def _geometry(path: str) -> tuple[tuple[float, ...], ...]:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
-        raise UnreadableError(
-            f"{path} is refused by SimpleITK, which nnU-Net reads with: {reason}",
-            "Save it again with a rigid, right-angled orientation: in nibabel, "
-            "image.set_sform(image.get_qform()).",
-        ) from None
+        raise _refused(path, error) from None
     # A fourth axis holds channels; a missing third one is a single slice.
     size = reader.GetDimension()
     direction = np.eye(max(3, size))
@@ -142,6 +187,15 @@ def _geometry(path: str) -> tuple[tuple[float, ...], ...]:
         (*reader.GetSpacing(), 1.0)[:3],
         (*reader.GetOrigin(), 0.0)[:3],
         tuple(direction[:3, :3].ravel().tolist()),
+    )
+
+
+def _refused(path: str, error: RuntimeError) -> UnreadableError:
+    reason = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
+    return UnreadableError(
+        f"{path} is refused by SimpleITK, which nnU-Net reads with: {reason}",
+        "Save it again with a rigid, right-angled orientation: in nibabel, "
+        "image.set_sform(image.get_qform()).",
     )
 
 
@@ -170,9 +224,10 @@ def find_channels(
             if voxels.ndim != 4:
                 return []
         # What is there is checked all the same.
-        for name, array in zip(names, np.moveaxis(voxels, 3, 0), strict=False):
+        parts = zip(names, np.moveaxis(voxels, 3, 0), volume.not_finite, strict=False)
+        for name, array, not_finite in parts:
             place = f"{volume.path} (channel {name})"
-            channels.append(Channel(name, place, array, volume))
+            channels.append(Channel(name, place, array, not_finite, volume))
         return channels
     for name, volume in zip(names, images, strict=False):
         if volume is None:
@@ -185,5 +240,7 @@ def find_channels(
             )
             continue
         place = f"{volume.path} ({name})"
-        channels.append(Channel(name, place, volume.voxels, volume))
+        channels.append(
+            Channel(name, place, volume.voxels, volume.not_finite[0], volume)
+        )
     return channels
