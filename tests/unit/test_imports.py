@@ -19,7 +19,7 @@ PACKAGE = SCRIPTS / "casesim"
 # From the ground up.
 LINES = (
     (
-        *("errors", "files", "images", "process_table", "runs", "settings"),
+        *("channels", "errors", "files", "images", "process_table", "runs", "settings"),
         "termination",
     ),
     ("cohort", "nnunet", "processes"),

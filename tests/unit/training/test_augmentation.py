@@ -171,3 +171,41 @@ def test_displacements_are_those_documented() -> None:
     moved = elastic_deform_coordinates(np.zeros((3, 48, 48, 48)), 200, 3)
     expected = 200 / np.sqrt(3) / (2 * np.sqrt(np.pi) * 3) ** 1.5
     assert moved.std() == pytest.approx(expected, rel=0.1)
+
+
+def ct_case() -> tuple[np.ndarray, np.ndarray]:
+    """A cylinder of soft tissue (0 HU) with a lesion, in air: (1, 12, 32, 32)."""
+    z, y, x = np.mgrid[:12, :32, :32]
+    body = (y - 16) ** 2 + (x - 16) ** 2 < 12**2
+    lesion = (z - 6) ** 2 + (y - 16) ** 2 + (x - 14) ** 2 < 16
+    image = np.select([lesion, body], [60.0, 0.0], -1000.0).astype(np.float32)
+    return image[None], lesion.astype(np.uint8)
+
+
+@pytest.mark.parametrize("scale", [[0.7, 0.7], [1.0, 1.0]])
+def test_air_comes_in_around_a_ct(scale: list[float]) -> None:
+    image, label = ct_case()
+    config = CONFIG | {"scale": scale, "elastic_alpha": [200, 200]}
+    for copy in range(3):
+        moved, moved_label = augment(image, label, config, "a", copy, 0, ["CT"])
+        corners = moved[0][:, [0, 0, -1, -1], [0, -1, 0, -1]]
+        np.testing.assert_allclose(corners, -1000, atol=1)
+        # Soft tissue is 0, and so it stays.
+        assert abs(np.median(moved[moved > -500])) < 20
+        assert set(np.unique(moved_label)) <= {0, 1}
+        assert (moved_label[moved[0] < -500] == 0).all()
+
+
+def test_a_volume_without_background_repeats_its_border() -> None:
+    """As a cube cut out of a brain: no voxel of 0 comes in, for nnU-Net to mask."""
+    draw = np.random.default_rng(0)
+    image = draw.uniform(100, 200, (2, 10, 12, 14)).astype(np.float32)
+    image = gaussian_filter(image, (0, 2, 2, 2))
+    label = np.zeros(image.shape[1:], np.uint8)
+    label[:, :6] = 1
+    config = STILL | {"scale": [0.5, 0.5]}
+    moved, moved_label = augment(image, label, config, "a", 0, 0)
+    assert moved.min() > 0.9 * image.min()
+    # A label at the border goes on with the image that does.
+    assert moved_label[:, 0].all()
+    assert not moved_label[:, -1].any()

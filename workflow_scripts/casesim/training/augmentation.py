@@ -5,11 +5,13 @@ Mirroring and elastic deformation with batchgenerators' `MirrorTransform` and
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from casesim.channels import zero_is_background
 
 
 def augment(
@@ -19,6 +21,7 @@ def augment(
     case_id: str,
     copy: int,
     seed: int,
+    channel_names: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """One augmented copy of a case, image and label deformed together.
 
@@ -30,7 +33,9 @@ def augment(
     afterwards.
 
     Returns the image as float32 and the label with its own type, and no label that was
-    not there before. What comes in from outside the volume is background, 0 in both.
+    not there before. What comes in from outside the volume is background, 0 in both,
+    where the volume is surrounded by it. Where it is not, or 0 is a tissue (in CT, by
+    `channel_names`), the voxels at its border are repeated, labels as well.
 
     Deformation: batchgenerators' `elastic_deform_coordinates` smooths uniform noise
     between -1 and 1 with a Gaussian of sigma *voxels* and multiplies it by alpha. In a
@@ -49,6 +54,8 @@ def augment(
     # Cubic interpolation rings far into the background. nnU-Net takes what is not 0 for
     # brain, to crop and to normalise, so the brain's mask is deformed as the label is.
     inside = np.any(image != 0, axis=0)
+    masked = zero_is_background(channel_names) and not _fills_its_border(inside)
+    border = "constant" if masked else "nearest"
     batch = {
         "data": image[None].astype(np.float32),
         "seg": np.stack([label, inside])[None].astype(np.float32),
@@ -62,10 +69,10 @@ def augment(
         do_rotation=False,
         do_scale=scale != (1, 1),
         scale=scale,
-        border_mode_data="constant",
+        border_mode_data=border,
         border_cval_data=0,
         order_data=3,
-        border_mode_seg="constant",
+        border_mode_seg=border,
         border_cval_seg=0,
         # Nearest neighbour: an interpolated label map would hold labels that are not
         # there.
@@ -76,8 +83,16 @@ def augment(
         if config["mirror_axes"]:
             batch = MirrorTransform(axes=tuple(config["mirror_axes"]))(**batch)
         batch = deform(**batch)
-    image = batch["data"][0] * (batch["seg"][0, 1] > 0)
+    image = batch["data"][0]
+    if masked:
+        image *= batch["seg"][0, 1] > 0
     return image.astype(np.float32), batch["seg"][0, 0].astype(label.dtype)
+
+
+def _fills_its_border(inside: np.ndarray) -> bool:
+    """Whether no voxel on the faces of the volume is background."""
+    faces = [np.take(inside, (0, -1), axis) for axis in range(inside.ndim)]
+    return all(bool(face.all()) for face in faces)
 
 
 @contextmanager

@@ -77,11 +77,13 @@ def augment_case(
     `augmentation.augment`.
     """
     from casesim.nnunet import preprocessing
+    from casesim.nnunet.files import read_json
     from casesim.training.augmentation import augment
 
     image, label_map, spacing = preprocessing.read_case(images, label)
+    names = list(read_json(dataset)["channel_names"].values())
     for copy, stem in enumerate(stems):
-        deformed = augment(image, label_map, augmentation, case, copy, seed)
+        deformed = augment(image, label_map, augmentation, case, copy, seed, names)
         preprocessing.preprocess_arrays(
             *deformed, spacing, plans, dataset, configuration, stem
         )
