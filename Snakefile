@@ -13,6 +13,7 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/engine.smk"
 include: "rules/cohort.smk"
 include: "rules/training.smk"
 include: "rules/inference.smk"

@@ -6,14 +6,16 @@ from casesim.cohort import table
 rule check_cohort:
     """Every problem of the cohort in one list, before anything is trained."""
     input:
-        # Those that are there: the check reports the others.
-        [path for case in COHORT.cases for path in case.existing_sources],
+        # By content, not by date; those that are there: the check reports the others.
+        ancient(SOURCES),
     output:
         cohort="results/cohort.tsv",
     log:
         "logs/check_cohort.log",
         # A log, so that the list survives the failure that it explains.
         checks="results/checks.tsv",
+    # Before all imports, which do not wait for it: see casesim/cohort/gate.py.
+    priority: 100
     conda:
         "../envs/analysis.yaml"
     threads: 8
@@ -22,6 +24,7 @@ rule check_cohort:
         runtime="2h",
     params:
         cohort=config["cohort"],
+        content=lambda w: FINGERPRINTS.of(SOURCES),
         raw=RAW.removeprefix("results/"),
     script:
         "../workflow_scripts/cohort/check_cohort.py"
@@ -30,8 +33,7 @@ rule check_cohort:
 rule import_case:
     """One case in nnU-Net's raw format, without altering a voxel."""
     input:
-        sources=lambda w: list(COHORT.case(w.case).existing_sources),
-        cohort=ancient("results/cohort.tsv"),
+        sources=lambda w: ancient(list(COHORT.case(w.case).existing_sources)),
     output:
         images=expand(
             f"{RAW}/imagesTr/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
@@ -46,6 +48,7 @@ rule import_case:
         runtime="30m",
     params:
         case=lambda w: STUDY.case_record(w.case),
+        content=lambda w: FINGERPRINTS.of(COHORT.case(w.case).existing_sources),
         cohort=STUDY.import_options,
     script:
         "../workflow_scripts/cohort/import_case.py"
@@ -54,8 +57,7 @@ rule import_case:
 rule import_new_case:
     """One case without a label, likewise; in imagesTs, as nnU-Net has it."""
     input:
-        sources=lambda w: list(COHORT.case(w.case).existing_sources),
-        cohort=ancient("results/cohort.tsv"),
+        sources=lambda w: ancient(list(COHORT.case(w.case).existing_sources)),
     output:
         images=expand(
             f"{RAW}/imagesTs/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
@@ -71,6 +73,7 @@ rule import_new_case:
         runtime="30m",
     params:
         case=lambda w: STUDY.case_record(w.case),
+        content=lambda w: FINGERPRINTS.of(COHORT.case(w.case).existing_sources),
         cohort=STUDY.import_options,
     script:
         "../workflow_scripts/cohort/import_new_case.py"

@@ -18,13 +18,12 @@ CHECKOUT = runpy.run_path(workflow.source_path("../workflow_scripts/checkout.py"
 ](workflow.current_basedir)
 sys.path.insert(0, str(CHECKOUT / "workflow_scripts"))
 
-from casesim import runs, settings, termination
+from casesim import settings
+from casesim.cohort.fingerprints import Fingerprints
 from casesim.errors import UserError
 from casesim.study import Study, image_files
-from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake_logger_plugin_casesim import attach, tell_answer
 
 
 def load_study():
@@ -42,46 +41,6 @@ def load_study():
         raise WorkflowError(str(error)) from None
 
 
-def begin_run():
-    """Let no other run work in this folder, and SIGTERM be understood."""
-    if workflow.is_main_process:
-        try:
-            if workflow.execution_settings.lock:
-                runs.begin()
-        except UserError as error:
-            raise WorkflowError(str(error)) from None
-        termination.explain(logger.warning)
-
-
-def call_engine(event):
-    """Run what the engine in use wants done at the start or after an error, if anything.
-
-    These are the functions in `profiles/<executor>/hooks.py`.
-    """
-    engine = workflow.executor_plugin.name
-    hooks = CHECKOUT / "profiles" / engine / "hooks.py"
-    if workflow.is_main_process and hooks.exists():
-        runpy.run_path(str(hooks))[event](workflow)
-
-
-def check_each_group_once():
-    """Make Snakemake check a group once, not once for each of its members.
-
-    For 5,000 cells in 50 groups that takes minutes off the start (Snakemake 9.27.1).
-    """
-    check = DAG._check_groups
-
-    def check_groups(dag):
-        by_member = dag._group
-        dag._group = {id(group): group for group in by_member.values()}
-        try:
-            check(dag)
-        finally:
-            dag._group = by_member
-
-    DAG._check_groups = check_groups
-
-
 def list_scores(model, cases):
     """The files of a model's cells."""
     if workflow.remote_exec:
@@ -91,29 +50,27 @@ def list_scores(model, cases):
     return [f"results/scores/{model}/{case}.json" for case in cases]
 
 
-if workflow.is_main_process and workflow.modifier.is_main_snakefile():
-    attach(workflow)
-if workflow.is_main_process and (told := runs.arrive()):
-    logger.warning(told)
+def tell_changes():
+    """Say which of the user's files are not what they were at the last start."""
+    changed = FINGERPRINTS.refresh(SOURCES)
+    if changed:
+        listed = "\n".join(f"  {path}" for path in changed[:20])
+        more = f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
+        logger.warning(
+            "Changed since the last start; all that was made of them is made again "
+            f"(`snakemake -n` lists it):\n{listed}{more}"
+        )
+    else:
+        # Else at the start, so that a dry run does not keep the next one from saying it.
+        FINGERPRINTS.save()
+
 
 STUDY = load_study()
 COHORT = STUDY.cohort
-if STUDY.cells_per_group and hasattr(DAG, "_check_groups"):
-    check_each_group_once()
-
-
-onstart:
-    begin_run()
-    call_engine("onstart")
-
-
-onsuccess:
-    if workflow.is_main_process:
-        tell_answer(workflow)
-
-
-onerror:
-    call_engine("onerror")
+SOURCES = [path for case in COHORT.cases for path in case.existing_sources]
+FINGERPRINTS = Fingerprints()
+if workflow.is_main_process and SOURCES:
+    tell_changes()
 
 
 # The python that runs Snakemake also runs the `predict` client. Where that lies, and where

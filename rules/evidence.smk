@@ -32,8 +32,8 @@ rule detection:
         cohort="results/cohort.tsv",
         clusters="results/similarity/clusters.tsv",
         effects="results/similarity/cases.tsv",
-        # More held-out cases change this table, but not the rows that are read.
-        base=ancient("results/scores/base.tsv"),
+        # Cell by cell: the model's whole row holds the held-out cases, too.
+        base=list_scores("base", COHORT.train),
         label_quality=expand(
             "results/evidence/label_quality/{case}.json", case=STUDY.judged
         ),

@@ -5,8 +5,8 @@ rule choose_removals:
     """The train cases that one arm removes."""
     input:
         clusters="results/similarity/clusters.tsv",
-        # More held-out cases change this table, but not the rows that are read.
-        base=ancient("results/scores/base.tsv"),
+        # Cell by cell: the model's whole row holds the held-out cases, too.
+        base=list_scores("base", COHORT.train),
     output:
         training_cases="results/pruning/{arm}/training_cases.txt",
         removed_cases="results/pruning/{arm}/removed_cases.txt",

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.cohort.checks import across_cases, listing
+        from casesim.cohort import gate
+        from casesim.cohort.checks import listing
+        from casesim.cohort.fingerprints import Fingerprints
 
         cohort = load_cohort(snakemake.params.cohort)
-        problems = across_cases.check_cohort(cohort, snakemake.threads)
+        results = Path(snakemake.log.checks).parent
+        problems = gate.check_once(cohort, Fingerprints(), results, snakemake.threads)
         listing.write_checks(problems, snakemake.log.checks)
         text = listing.format_checks(problems)
         print(text)
         failed = any(problem.severity == "error" for problem in problems)
         if not failed:
             # Beside the table: another workflow may put all results below a prefix.
-            results = Path(snakemake.output.cohort).parent
             write_cohort(
                 cohort, results / snakemake.params.raw, snakemake.output.cohort
             )

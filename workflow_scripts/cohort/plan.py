@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
+        from casesim.cohort import gate
+        from casesim.cohort.fingerprints import Fingerprints
+        from casesim.cohort.loading import load_cohort
         from casesim.nnunet import planning
+
+        # From here on, hours are spent. That the cohort has passed its check is no
+        # input: a held-out case more would train everything again.
+        results = Path(snakemake.output.plans).parents[3]
+        cohort = load_cohort(snakemake.config["cohort"])
+        problems = gate.check_once(cohort, Fingerprints(), results, snakemake.threads)
+        gate.refuse_errors(problems, str(results / "checks.tsv"))
 
         planning.plan(
             Path(snakemake.output.raw_dataset).parent,

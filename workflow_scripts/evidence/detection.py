@@ -15,6 +15,7 @@ def main() -> None:
         import pandas as pd
 
         from casesim.evidence.detection import detection, suspicion_scores
+        from casesim.inference import overlap
         from casesim.report import detection as figure
         from casesim.similarity.clustering import read_clusters
 
@@ -23,12 +24,13 @@ def main() -> None:
             return pd.read_csv(
                 path,
                 sep="\t",
-                dtype={"case": str, "region": str, "planted": str},
+                dtype={"case": str, "planted": str},
                 keep_default_na=False,
-                na_values={"dice": [""], "donor_effect": [""]},
+                na_values={"donor_effect": [""]},
             )
 
-        base = read(snakemake.input.base)
+        cells = [overlap.read_record(path) for path in snakemake.input.base]
+        base = overlap.score_table(cells)
         base = base[base["region"] == snakemake.params.region]
         quality = [
             json.loads(Path(path).read_text(encoding="utf-8"))

@@ -26,11 +26,11 @@ def write_cases(path: str, cases: Iterable[str]) -> None:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        base_dice = {
-            row["case"]: float(row["dice"] or "nan")
-            for row in read_table(snakemake.input.base)
-            if row["region"] == snakemake.params.region
-        }
+        from casesim.inference import overlap
+
+        cells = [overlap.read_record(path) for path in snakemake.input.base]
+        base = overlap.score_table(cells).set_index("case")
+        base_dice = base["dice"][base["region"] == snakemake.params.region].to_dict()
         removed = arms.choose(
             snakemake.wildcards.arm,
             snakemake.params.pool,

@@ -1,6 +1,7 @@
 """Which cases each arm removes, and the names of the retrained models."""
 
 import ast
+import json
 import runpy
 import sys
 from itertools import combinations
@@ -172,14 +173,25 @@ def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> N
     clusters = tmp_path / "clusters.tsv"
     rows = ["\t".join(CLUSTERS[0]), *("\t".join(row.values()) for row in CLUSTERS)]
     clusters.write_text("\n".join(rows) + "\n")
-    base = tmp_path / "base.tsv"
-    lines = [f"base\t{case}\tmean\t{dice}" for case, dice in BASE_DICE.items()]
-    # Other regions and undefined values must not count.
-    lines += ["base\ta1\tET\t0.0"]
-    lines = [line if "\tb1\t" not in line else "base\tb1\tmean\t" for line in lines]
-    base.write_text("\n".join(["model\tcase\tregion\tdice", *lines]) + "\n")
+    cells = []
+    for case, dice in BASE_DICE.items():
+        # Of 1,000 voxels in both maps together; b1 has none, its Dice is undefined.
+        hits = 0 if case == "b1" else round(500 * dice)
+        wrong = 0 if case == "b1" else 1000 - 2 * hits
+        counts = {"tp": hits, "fp": wrong, "fn": 0}
+        counts |= {"n_pred": hits + wrong, "n_ref": hits}
+        # Regions must not count.
+        nothing = {"tp": 0, "fp": 9, "fn": 9, "n_pred": 9, "n_ref": 9}
+        cell = {
+            **{"model": "base", "case": case, "seconds": {}, "device": "cpu"},
+            **{"labels": {"edema": counts}, "regions": {"ET": nothing}},
+            "confusion": [[0, 0], [0, 0]],
+            "bands": {"fp": [0] * 5, "fn": [0] * 5},
+        }
+        cells.append(tmp_path / f"{case}.json")
+        cells[-1].write_text(json.dumps(cell))
     job = SimpleNamespace(
-        input=SimpleNamespace(clusters=str(clusters), base=str(base)),
+        input=SimpleNamespace(clusters=str(clusters), base=[*map(str, cells)]),
         output=SimpleNamespace(
             training_cases=str(tmp_path / "arm/training_cases.txt"),
             removed_cases=str(tmp_path / "arm/removed_cases.txt"),
