@@ -88,6 +88,7 @@ rule plan:
             channel=CHANNEL_FILES,
         ),
         labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.pool),
+        own_plans=STUDY.own_plans,
     output:
         raw_dataset=f"{RAW}/dataset.json",
         dataset=f"{PREPROCESSED}/dataset.json",
@@ -105,7 +106,7 @@ rule plan:
         pool=COHORT.pool,
         channel_names=COHORT.channel_names,
         labels=COHORT.labels,
-        nnunet=config["nnunet"],
+        nnunet=STUDY.planning,
     script:
         "../workflow_scripts/cohort/plan.py"
 

@@ -47,6 +47,7 @@ rule compare:
         "../envs/analysis.yaml"
     params:
         models=STUDY.retrained,
+        base_seed=STUDY.base_seed,
         seed=config["training"]["seed"],
     script:
         "../workflow_scripts/pruning/compare.py"

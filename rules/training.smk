@@ -36,6 +36,33 @@ rule train_base:
         "../workflow_scripts/training/train_base.py"
 
 
+if STUDY.own_network.checkpoint:
+
+    ruleorder: adopt_base > train_base
+
+    rule adopt_base:
+        """A network of the user's own as the base model, instead of a new one."""
+        input:
+            network=STUDY.own_network.checkpoint,
+            plans=f"{PREPROCESSED}/nnUNetPlans.json",
+            dataset=f"{PREPROCESSED}/dataset.json",
+        output:
+            checkpoint="results/models/base/fold_all/checkpoint_final.pth",
+            plans="results/models/base/plans.json",
+            dataset="results/models/base/dataset.json",
+        log:
+            "logs/adopt_base.log",
+        conda:
+            "../envs/nnunet.yaml"
+        resources:
+            mem_mb=8000,
+            runtime="30m",
+        params:
+            configuration=config["nnunet"]["configuration"],
+        script:
+            "../workflow_scripts/training/adopt_base.py"
+
+
 rule augment_case:
     """Mirrored and elastically deformed copies of one train case."""
     input:

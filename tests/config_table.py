@@ -28,13 +28,7 @@ def rows(part: dict[str, Any], root: dict[str, Any], path: str = "") -> list[str
             choices = ", ".join(f"`{choice}`" for choice in value["enum"])
             value["description"] += f" One of {choices}."
         lines.append(f"| `{path}{key}` | {default} | {value['description']} |")
-        if name == "schedule":
-            for child, text in value["properties"].items():
-                lines.append(
-                    f"| `{path}{key}.{child}` | `{value['default'][child]}` | "
-                    f"{text['description']} |"
-                )
-        elif children:
+        if children:
             lines += rows(value, root, f"{path}{key}.")
     return lines
 

@@ -49,7 +49,7 @@ def test_rules_use_the_environments_that_exist() -> None:
 def test_a_script_carries_the_name_of_its_rule() -> None:
     rules = set()
     for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
-        rules |= set(re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE))
+        rules |= set(re.findall(r"^ *rule (\w+):", path.read_text(), re.MULTILINE))
     packages = ("casesim", "snakemake_logger_plugin_casesim")
     found = (ROOT / "workflow_scripts").glob("*/*.py")
     scripts = {path.stem for path in found if path.parent.name not in packages}

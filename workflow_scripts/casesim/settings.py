@@ -51,9 +51,6 @@ def _fill_defaults(
         if key not in value and "default" in part:
             value[key] = copy.deepcopy(part["default"])
         if isinstance(value.get(key), dict):
-            # A schedule given in part keeps the schedule's other defaults.
-            if isinstance(part.get("default"), dict) and "properties" in part:
-                value[key] = {**copy.deepcopy(part["default"]), **value[key]}
             _fill_defaults(value[key], part, root)
 
 
@@ -113,6 +110,7 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             yield f"augmentation.{key}: {low} is larger than {high}; write [low, high]"
     if config["augmentation"]["scale"][0] <= 0:
         yield "augmentation.scale: a zoom of 0 leaves nothing; write [0.95, 1.05], say"
+    yield from _own_plans_problems(config)
     number = config["clusters"]["number"]
     if isinstance(number, int) and number > train_number:
         yield (
@@ -150,6 +148,19 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             "evidence.cleanlab_folds: the score is compared with the method where "
             "defects were planted (cohort.phantom.defects), and there are none; give 0"
         )
+
+
+def _own_plans_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    nnunet = config["nnunet"]
+    named = "nnunet.plans" if nnunet["plans"] else "training.base.checkpoint"
+    if not (nnunet["plans"] or config["training"]["base"]["checkpoint"]):
+        return
+    for key, default in (("planner", "default"), ("target_spacing", None)):
+        if nnunet[key] != default:
+            yield (
+                f"nnunet.{key}: {nnunet[key]} asks for new plans, but {named} brings "
+                "plans of your own; leave one of the two out"
+            )
 
 
 def check_regions(config: Mapping[str, Any], labels: Mapping[str, int]) -> None:

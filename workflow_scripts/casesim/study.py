@@ -18,6 +18,7 @@ from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
 from casesim.cohort.selection import choose_refits
 from casesim.evidence import label_quality
+from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms
 
 # Models of a single case. They segment the pool alone: held-out cases must not be seen
@@ -47,13 +48,16 @@ class Study:
         """Find the cases that a validated config asks for.
 
         Raises:
-            UserError: no such data set, regions or refits that do not fit it, or groups
-                that are too large.
+            UserError: no such data set, regions, refits or a network of one's own that
+                do not fit it, or groups that are too large.
         """
         cohort = load_cohort(config["cohort"])
         settings.check_regions(config, cohort.labels)
         settings.check_cells_per_group(cells_per_group, MAX_CELLS_PER_GROUP)
         study = cls(config, cohort, cells_per_group)
+        study.own_network.check(
+            config["nnunet"]["configuration"], cohort.channel_names, cohort.labels
+        )
         # Asked for now, so that what is wrong is told before anything is planned.
         _ = study.refitted
         return study
@@ -119,9 +123,33 @@ class Study:
         return int(self.config["training"]["seed"])
 
     @cached_property
+    def own_network(self) -> OwnNetwork:
+        """Plans and base model that the user brings, if any."""
+        return OwnNetwork.of(self.config)
+
+    @property
+    def own_plans(self) -> list[str]:
+        """The file of plans that the user brings; empty where nnU-Net plans."""
+        return [self.own_network.plans] if self.own_network.plans else []
+
+    @cached_property
+    def planning(self) -> dict[str, Any]:
+        """What the plans depend on, apart from files."""
+        return {k: v for k, v in self.config["nnunet"].items() if k != "plans"}
+
+    @property
+    def base_seed(self) -> int | None:
+        """The seed of the retrained models that are compared with the base model.
+
+        None where the base model is the user's: its schedule and its cases are others,
+        so that a model of the full pool is trained for each seed.
+        """
+        return None if self.own_network.checkpoint else self.seed
+
+    @cached_property
     def retrained(self) -> dict[str, arms.Retrained]:
         """Name of every model that is trained from scratch again, to arm and seed."""
-        return arms.retrained_models(self.config["pruning"], self.seed)
+        return arms.retrained_models(self.config["pruning"], self.base_seed)
 
     @cached_property
     def arms(self) -> list[str]:
@@ -144,7 +172,7 @@ class Study:
 
     def full_model(self, seed: int) -> str:
         """The model that saw the whole pool with this seed."""
-        name = arms.full_model(seed, self.seed)
+        name = arms.full_model(seed, self.base_seed)
         return name if name == "base" else f"retrained/{name}"
 
     @cached_property
@@ -179,7 +207,10 @@ class Study:
         training = self.config["training"]
         return {
             "seed": self.seed if seed is None else seed,
-            "schedule": training[kind],
+            "schedule": {
+                key: training[kind][key]
+                for key in ("epochs", "iterations_per_epoch", "initial_lr")
+            },
             "storage": training["storage"] if kind == "finetune" else "float32",
             "configuration": self.config["nnunet"]["configuration"],
         }

@@ -31,6 +31,7 @@ def main() -> None:
             snakemake.params.labels,
             snakemake.params.nnunet,
             snakemake.threads,
+            next(iter(snakemake.input.own_plans), None),
         )
 
 

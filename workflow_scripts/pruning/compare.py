@@ -35,7 +35,7 @@ def main() -> None:
             [read(path) for path in snakemake.input.before],
             [read(path) for path in snakemake.input.after],
             snakemake.params.models,
-            snakemake.params.seed,
+            snakemake.params.base_seed,
             removed,
             read(snakemake.input.cohort),
         )

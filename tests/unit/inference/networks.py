@@ -53,8 +53,12 @@ def make_model(
     channels: int = 2,
     mirror: tuple[int, ...] | None = None,
     seed: int = 0,
+    residual: bool = False,
 ) -> checkpoints.Model:
-    """A tiny untrained network with plans as nnU-Net writes them."""
+    """A tiny untrained network with plans as nnU-Net writes them.
+
+    `residual` is the architecture of nnU-Net's presets ResEncM, L and XL.
+    """
     dim = len(patch)
     name = "2d" if dim == 2 else "3d_fullres"
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
@@ -76,7 +80,8 @@ def make_model(
         "batch_dice": True,
         "architecture": {
             "network_class_name": (
-                "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+                "dynamic_network_architectures.architectures.unet."
+                + ("ResidualEncoderUNet" if residual else "PlainConvUNet")
             ),
             "arch_kwargs": {
                 "n_stages": 3,
@@ -84,8 +89,12 @@ def make_model(
                 "conv_op": f"torch.nn.modules.conv.Conv{dim}d",
                 "kernel_sizes": [[3] * dim] * 3,
                 "strides": [[1] * dim, [2] * dim, [2] * dim],
-                "n_conv_per_stage": [2, 2, 2],
-                "n_conv_per_stage_decoder": [2, 2],
+                **(
+                    {"n_blocks_per_stage": [1, 3, 2]}
+                    if residual
+                    else {"n_conv_per_stage": [2, 2, 2]}
+                ),
+                "n_conv_per_stage_decoder": [1, 1] if residual else [2, 2],
                 "conv_bias": True,
                 "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dim}d",
                 "norm_op_kwargs": {"eps": 1e-5, "affine": True},
@@ -237,7 +246,9 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
         (20, 9, 24),
         {"spacing": (1.6, 0.7), "transpose": (1, 0, 2)},
     ),
+    "2d-residual": ((16, 16), (5, 30, 27), {"residual": True}),
     "3d": ((12, 16, 8), (15, 26, 17), {}),
+    "3d-residual": ((12, 16, 8), (15, 26, 17), {"residual": True}),
     "3d-smaller-than-patch": ((16, 16, 16), (9, 13, 11), {}),
     "3d-patch-larger-in-one-axis": ((16, 8, 8), (7, 19, 14), {"margin": 0}),
     "3d-resampled": (

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from unit.conftest import CHANNELS, LABELS, POOL, TinyCohort
 
 from casesim.errors import UserError
 from casesim.nnunet import planning
-from casesim.nnunet.files import read_json
+from casesim.nnunet.files import read_json, write_json
 
 
 def _files(folder: Path) -> list[str]:
@@ -86,7 +88,7 @@ def replan(
             POOL,
             CHANNELS,
             LABELS,
-            {"target_spacing": None, "gpu_memory_target_gb": 8} | config,
+            {"target_spacing": None} | config,
             processes=1,
         )
         return read_json(tmp_path / "preprocessed" / "nnUNetPlans.json")
@@ -139,3 +141,43 @@ def test_cascade_is_refused(replan: Replan) -> None:
 def test_plans_without_the_configuration(tiny_cohort: TinyCohort) -> None:
     with pytest.raises(UserError, match="no configuration 3d_lowres"):
         planning.load_plans(tiny_cohort.plans, "3d_lowres")
+
+
+@pytest.mark.parametrize(("name", "gb"), [("ResEncM", 8), ("ResEncL", 24)])
+def test_presets_plan_as_nnunet_s_command_does(
+    name: str, gb: float, replan: Replan, tmp_path: Path, tiny_cohort: TinyCohort
+) -> None:
+    large = {
+        "shapes_after_crop": [[90, 120, 110]] * len(POOL),
+        "spacings": [[1.5, 1.0, 1.0]] * len(POOL),
+    }
+    ours = replan(large, configuration="3d_fullres", planner=name)
+    theirs = tmp_path / "theirs"
+    for kind in ("raw", "preprocessed"):
+        (theirs / kind / planning.DATASET).mkdir(parents=True)
+    dataset = read_json(tmp_path / "raw/dataset.json")
+    for case in dataset["dataset"].values():
+        case["images"] = [str(tiny_cohort.raw / image) for image in case["images"]]
+        case["label"] = str(tiny_cohort.raw / case["label"])
+    write_json(theirs / "raw" / planning.DATASET / "dataset.json", dataset)
+    fingerprint = read_json(tiny_cohort.preprocessed / "dataset_fingerprint.json")
+    preprocessed = theirs / "preprocessed" / planning.DATASET
+    write_json(preprocessed / "dataset_fingerprint.json", fingerprint | large)
+    command = Path(sys.executable).with_name("nnUNetv2_plan_experiment")
+    subprocess.run(
+        [command, "-d", "1", "-pl", f"nnUNetPlanner{name}"],
+        env={
+            **os.environ,
+            "nnUNet_raw": str(theirs / "raw"),
+            "nnUNet_preprocessed": str(theirs / "preprocessed"),
+            "nnUNet_results": str(theirs),
+        },
+        check=True,
+        capture_output=True,
+    )
+    expected = read_json(preprocessed / f"nnUNetResEncUNet{name[-1]}Plans.json")
+    assert expected["experiment_planner_used"] == f"nnUNetPlanner{name}"
+    expected["plans_name"] = "nnUNetPlans"
+    assert ours == expected
+    # The memory that nnU-Net documents is the default.
+    assert planning.PLANNERS[name][1] == gb

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
+from casesim.nnunet import own_network
 from casesim.nnunet.files import PathLike, read_json, write_json
 
 if TYPE_CHECKING:
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # noqa: E501
+        ExperimentPlanner,
+    )
     from nnunetv2.utilities.plans_handling.plans_handler import (
         ConfigurationManager,
         PlansManager,
@@ -27,6 +31,15 @@ DATASET = "Dataset001_Cohort"
 PLANS = "nnUNetPlans"
 FILE_ENDING = ".nii.gz"
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+
+# nnU-Net's planner classes, and the GPU memory in GB that its documentation plans each
+# for (documentation/resenc_presets.md).
+PLANNERS = {
+    "default": ("ExperimentPlanner", 8),
+    "ResEncM": ("nnUNetPlannerResEncM", 8),
+    "ResEncL": ("nnUNetPlannerResEncL", 24),
+    "ResEncXL": ("nnUNetPlannerResEncXL", 40),
+}
 
 # nnU-Net draws 10^8 voxels with replacement from the lesions of the whole data set, for
 # the intensity statistics that only CT normalisation uses. This many a case are the
@@ -86,6 +99,7 @@ def plan(
     labels: Mapping[str, int],
     nnunet_config: Mapping[str, Any],
     processes: int,
+    own_plans: PathLike | None = None,
 ) -> None:
     """Run nnU-Net's own fingerprint extraction and planning over the pool.
 
@@ -95,19 +109,16 @@ def plan(
     fingerprint and merge old configurations.
 
     `raw` and `preprocessed` are the folders of the data set, `labels` includes
-    background 0, and `nnunet_config` has `configuration`, `target_spacing` (z, y, x in
-    mm, or None), `gpu_memory_target_gb` and `batch_size` (None for the planner's). The
-    caller needs a main guard: nnU-Net spawns processes.
+    background 0, and `nnunet_config` has `configuration`, `planner` (a key of
+    `PLANNERS`), `target_spacing` (z, y, x in mm, or None), `gpu_memory_target_gb` (None
+    for what nnU-Net documents for the planner) and `batch_size` (None for the
+    planner's). With `own_plans`, a file of nnU-Net's, nothing is planned: these are
+    taken, with `batch_size` if it is given. The caller needs a main guard: nnU-Net
+    spawns processes.
 
-    Raises `UserError` when the configuration cannot be had for these images.
+    Raises `UserError` when the configuration cannot be had for these images, or when
+    plans of one's own were made for others.
     """
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor,
-    )
-    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # noqa: E501
-        ExperimentPlanner,
-    )
-
     configuration = nnunet_config["configuration"]
     if configuration not in CONFIGURATIONS:
         raise UserError(
@@ -117,7 +128,6 @@ def plan(
         )
     raw, preprocessed = Path(raw), Path(preprocessed)
     dataset = dataset_json(pool, channel_names, labels)
-    spacing = nnunet_config.get("target_spacing")
     processes = max(1, min(processes, len(pool)))
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         work_raw = Path(folder, "raw", DATASET)
@@ -138,24 +148,14 @@ def plan(
             # The planner takes this as a number of threads and refuses 0.
             nnUNet_n_proc_DA=str(processes),
         ):
-            extractor = DatasetFingerprintExtractor(DATASET, processes)
-            extractor.show_progress_bar = False
-            extractor.num_foreground_voxels_for_intensitystats = min(
-                extractor.num_foreground_voxels_for_intensitystats,
-                _SAMPLED_VOXELS_PER_CASE * len(pool),
-            )
-            extractor.run(overwrite_existing=True)
-            planner = ExperimentPlanner(
-                DATASET,
-                gpu_memory_target_in_gb=nnunet_config["gpu_memory_target_gb"],
-                plans_name=PLANS,
-                overwrite_target_spacing=(
-                    [float(value) for value in spacing] if spacing else None
-                ),
-            )
-            planner.plan_experiment()
+            _extract_fingerprint(len(pool), processes)
+            if own_plans is None:
+                _planner(nnunet_config).plan_experiment()
         fingerprint = read_json(work / "dataset_fingerprint.json")
-        plans = read_json(work / f"{PLANS}.json")
+        if own_plans is None:
+            plans = read_json(work / f"{PLANS}.json")
+        else:
+            plans = _taken_over(own_plans, fingerprint)
     if configuration not in plans["configurations"]:
         raise UserError(_missing_configuration(configuration, plans))
     if nnunet_config.get("batch_size"):
@@ -166,6 +166,65 @@ def plan(
     write_json(preprocessed / "dataset.json", dataset)
     write_json(preprocessed / "dataset_fingerprint.json", fingerprint)
     write_json(preprocessed / f"{PLANS}.json", plans)
+
+
+def _extract_fingerprint(cases: int, processes: int) -> None:
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
+
+    extractor = DatasetFingerprintExtractor(DATASET, processes)
+    extractor.show_progress_bar = False
+    extractor.num_foreground_voxels_for_intensitystats = min(
+        extractor.num_foreground_voxels_for_intensitystats,
+        _SAMPLED_VOXELS_PER_CASE * cases,
+    )
+    extractor.run(overwrite_existing=True)
+
+
+def _planner(nnunet_config: Mapping[str, Any]) -> ExperimentPlanner:
+    """nnU-Net's planner that the config asks for, writing plans of our name."""
+    from nnunetv2.experiment_planning.experiment_planners import (
+        default_experiment_planner,
+    )
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
+        residual_encoder_unet_planners,
+    )
+
+    name, documented_gb = PLANNERS[nnunet_config.get("planner", "default")]
+    module = (
+        residual_encoder_unet_planners
+        if hasattr(residual_encoder_unet_planners, name)
+        else default_experiment_planner
+    )
+    spacing = nnunet_config.get("target_spacing")
+    planner: ExperimentPlanner = getattr(module, name)(
+        DATASET,
+        gpu_memory_target_in_gb=(
+            nnunet_config.get("gpu_memory_target_gb") or documented_gb
+        ),
+        plans_name=PLANS,
+        overwrite_target_spacing=(
+            [float(value) for value in spacing] if spacing else None
+        ),
+    )
+    return planner
+
+
+def _taken_over(own_plans: PathLike, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Plans of the user's own under the names of this data set.
+
+    As nnU-Net's `move_plans_between_datasets`; raises `UserError` for plans of other
+    images (see `own_network.check_spacing`).
+    """
+    plans = read_json(own_plans)
+    print(own_network.check_spacing(own_plans, plans, fingerprint["spacings"]))
+    return plans | {
+        "dataset_name": DATASET,
+        "plans_name": PLANS,
+        # What the cases are imported for; the array is that of nnU-Net's other readers.
+        "image_reader_writer": "SimpleITKIO",
+    }
 
 
 def _missing_configuration(configuration: str, plans: Mapping[str, Any]) -> str:

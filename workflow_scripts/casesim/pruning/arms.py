@@ -40,13 +40,17 @@ def is_random(arm: str) -> bool:
     return arm.startswith(RANDOM)
 
 
-def full_model(seed: int, base_seed: int) -> str:
-    """Name of the model of the full pool with this training seed."""
+def full_model(seed: int, base_seed: int | None) -> str:
+    """Name of the model of the full pool with this training seed.
+
+    `base_seed` is that of the base model; None where that was trained elsewhere, and
+    cannot be compared with retrained models.
+    """
     return "base" if seed == base_seed else f"{FULL}-seed{seed}"
 
 
 def retrained_models(
-    pruning: Mapping[str, Any], base_seed: int
+    pruning: Mapping[str, Any], base_seed: int | None
 ) -> dict[str, Retrained]:
     """Every model that is retrained, with its arm and training seed.
 
@@ -56,7 +60,8 @@ def retrained_models(
 
     Args:
         pruning: the config's section `pruning` (`arms`, `random_arms`, `seeds`).
-        base_seed: the seed that the base model is trained with.
+        base_seed: the seed that the base model is trained with, None for one that was
+            trained elsewhere.
 
     Returns:
         Model name to arm and seed; empty when no arm is configured.

@@ -66,7 +66,7 @@ def comparison(
     before: Iterable[pd.DataFrame],
     after: Iterable[pd.DataFrame],
     models: Mapping[str, Retrained],
-    base_seed: int,
+    base_seed: int | None,
     removed: Mapping[str, Sequence[str]],
     cohort: pd.DataFrame,
 ) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def comparison(
             `case`, `region` and `dice`.
         after: score tables of the retrained models.
         models: from `arms.retrained_models`.
-        base_seed: the seed of `base`.
+        base_seed: the seed of `base`; None where that was trained elsewhere.
         removed: arm to the cases that it removes.
         cohort: `cohort.tsv`.
 
