@@ -294,6 +294,47 @@ def test_training_waits_for_a_request_whose_client_was_killed(host: Host) -> Non
     assert [note.split(" ", 1)[1] for note in host.notes()][-2:] == ["run c", "release"]
 
 
+def test_request_without_an_answer_is_told_and_ended(host: Host) -> None:
+    """The predictor hangs: its stacks are shown, and the next attempt gets another."""
+    status, _, err = host.run("hold", CASESIM_ANSWER_SECONDS="1")
+    assert status == 1
+    assert len(set(host.said("run c"))) == 2
+    assert "Waiting for the resident predictor (process " in err
+    assert err.count("ended in the middle of this request") == 2
+    assert "Fatal Python error: Aborted" in err
+    assert "in run" in err
+    assert host.run("m", "c2")[0] == 0
+
+
+def test_frozen_server_is_ended(host: Host) -> None:
+    client = host.start("hold", CASESIM_ANSWER_SECONDS="2")
+    (pid,) = wait_until(lambda: host.said("run c"))
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: len(host.said("run c")) == 2)
+    (host.folder / "go").touch()
+    _, err = client.communicate(timeout=SECONDS)
+    assert client.returncode == 0
+    assert f"(process {pid}, predict.py, stopped, " in err
+
+
+def test_predictor_that_keeps_its_memory_is_ended(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for what it computes: its client was killed."""
+    client = host.start("hold", "c")
+    (pid,) = wait_until(lambda: host.said("run c"))
+    client.kill()
+    client.wait()
+    monkeypatch.setattr(service, "_RELEASE_SECONDS", 1.0)
+    with devices.reserve(0) as slot:
+        service.release(slot.name)
+    wait_until(lambda: not is_alive(pid))
+    assert (
+        f"memory of the resident predictor (process {pid}, " in capsys.readouterr().err
+    )
+    assert host.run("m", "c2")[0] == 0
+
+
 def test_idle_server_ends_and_leaves_nothing(host: Host) -> None:
     host.run(CASESIM_RESIDENT_IDLE_SECONDS="0.1")
     pid = host.served_by()

@@ -242,6 +242,44 @@ def test_job_does_its_work_itself_where_no_process_may_outlive_it(
 _DARWIN = "sys.platform = 'darwin'\nwith logged"
 
 
+def test_job_that_stands_still_says_where_and_ends(host: Host) -> None:
+    host.environment["CASESIM_STALL_SECONDS"] = "1"
+    status, log = host.run("hold", label="still")
+    assert status == 1
+    assert "Timeout" in log
+    assert "in hold" in log
+    assert host.run("say", text="a")[0] == 0
+    assert host.notes("say")[0][1] == host.notes("still")[0][1]
+
+
+def test_job_that_logs_nothing_is_waited_for_with_words(host: Host) -> None:
+    host.environment["CASESIM_STALL_SECONDS"] = "4"
+    job = host.start("hold")
+    wait_until(lambda: "Nothing was logged" in host.log())
+    (host.folder / "go").touch()
+    assert job.wait(SECONDS) == 0
+    _, parent = host.begun()
+    assert f"(process {parent}, " in host.log()
+
+
+def test_frozen_job_is_given_up(host: Host) -> None:
+    host.environment["CASESIM_STALL_SECONDS"] = "1"
+    job = host.start("hold")
+    child, parent = host.begun()
+    os.kill(child, signal.SIGSTOP)
+    assert job.wait(SECONDS) == 1
+    assert "it is given up" in host.log()
+    wait_until(lambda: not is_alive(child))
+    assert is_alive(parent)
+
+
+def test_threads_wait_quietly(host: Host) -> None:
+    """Else trainings collapse beside other programs; see benchmarks/busy.py."""
+    for variable, value in service.QUIET_THREADS.items():
+        log = host.run("say", text=variable, variable=variable)[1]
+        assert log.startswith(f"{variable} {value}\n")
+
+
 def test_idle_warm_process_ends_and_leaves_nothing(host: Host) -> None:
     host.environment["CASESIM_RESIDENT_IDLE_SECONDS"] = "0.1"
     job = host.start("hold")
@@ -296,7 +334,7 @@ def test_malformed_requests_are_refused(
     content[1] = content[1] or key
     connection = service.dial(str(path))
     assert connection is not None
-    result = service.exchange(connection, content)
+    result = service.exchange(connection, content, "warm process", 60)
     assert result is not None
     assert not result[0]
     assert answer in result[1]

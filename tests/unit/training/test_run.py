@@ -150,7 +150,7 @@ def test_trainings_in_one_folder_wait_for_each_other(
         assert not entered.wait(0.3)
     assert entered.wait(30)
     thread.join()
-    assert "Waiting for another training" in capsys.readouterr().out
+    assert "Waiting for another training" in capsys.readouterr().err
 
 
 def test_start_weights_of_another_network(

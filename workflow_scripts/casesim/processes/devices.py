@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from casesim.processes.waiting import Wait
+
 _SECONDS_BETWEEN_LOOKS = 0.05
+# Another run of the same user can hold a GPU for as long as a training takes.
+_LONGEST_SECONDS = 24 * 3600.0
 
 
 def visible_gpus() -> list[str]:
@@ -92,12 +96,12 @@ def reserve(number: int, shared: bool = False) -> Slot:
 
     `shared` is for clients of the resident predictor, which itself serves one at a
     time: when no device is free, they may queue for one that other clients hold.
-    Without it, the holder is alone.
+    Without it, the holder is alone. Raises `UserError` when none is free for a day.
     """
     folder = locks.private_folder()
     given = number > 0 or os.environ.get("SLURM_STEP_GPUS")
     gpus = visible_gpus() if given else []
-    told = False
+    wait = None
     while True:
         for name, gpu in _slots(gpus):
             lock = locks.try_lock(os.path.join(folder, f"{name}.device"))
@@ -113,10 +117,21 @@ def reserve(number: int, shared: bool = False) -> Slot:
                 )
                 if lock is not None:
                     return Slot(name, gpu, lock)
-        if not told:
-            print("Waiting for a free GPU.", file=sys.stderr, flush=True)
-            told = True
+        wait = wait or _wait(folder, next(_slots(gpus))[0])
+        wait.look()
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _wait(folder: str, name: str) -> "Wait":
+    from casesim.processes.waiting import Wait
+
+    return Wait(
+        "a free GPU",
+        _LONGEST_SECONDS,
+        "Jobs of another run may hold it: wait for their end, or stop them, then start "
+        "again.",
+        lock=os.path.join(folder, f"{name}.device"),
+    )
 
 
 def acquire(number: int) -> "Acquired":

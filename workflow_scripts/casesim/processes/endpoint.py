@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import resource
 import signal
 import socket
 import sys
@@ -220,7 +221,9 @@ def start(
     # Should anything here start processes, the lock is not theirs.
     os.set_inheritable(int(lock), False)
     print(f"Process {os.getpid()}: {key}", flush=True)
+    # Asked to abort (`waiting.for_answer`), it writes its stacks, not its memory.
     faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ctrl-C reaches this process, too, and is for the owner to act on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -15,17 +15,14 @@ import os
 import sys
 
 from casesim.errors import UserError
-from casesim.processes import devices
-from casesim.processes.service import Service, exchange
+from casesim.processes import devices, service
+from casesim.processes.service import Service
 
 SERVE = "--serve"
 
 # A predictor that dies costs its jobs a few seconds, not a failure: in a submission of
 # many cells, a failed one is done only by the next run of the workflow.
 _ATTEMPTS = 2
-
-# Threads that wait for work by spinning take the cores from the training beside them.
-_QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
 def main(program: str, arguments: list[str], work: str) -> int:
@@ -54,7 +51,7 @@ def _predict_here(program: str, arguments: list[str], work: str) -> int:
     """The same prediction in this process, which is started again with its packages."""
     if sys.flags.no_site:
         os.execv(sys.executable, [sys.executable, program, *arguments])
-    os.environ.update(_QUIET_THREADS)
+    os.environ.update(service.QUIET_THREADS)
     with devices.reserve(_number_of_gpus(arguments)) as slot:
         from importlib import import_module
 
@@ -72,7 +69,7 @@ def _predict_in_resident(program: str, arguments: list[str]) -> int:
         for _ in range(_ATTEMPTS):
             connection = server.connect()
             socket_file = server.socket_file()
-            answer = exchange(connection, request)
+            answer = server.exchange(connection, request)
             if answer is not None:
                 break
             print(f"Error: {server.death()}", file=sys.stderr, flush=True)
@@ -94,9 +91,7 @@ def _number_of_gpus(arguments: list[str]) -> int:
 
 def _server(slot: devices.Slot, program: str) -> Service:
     """The resident predictor of one device."""
-    environment = dict(_QUIET_THREADS)
-    if slot.gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    environment = {"CUDA_VISIBLE_DEVICES": slot.gpu} if slot.gpu is not None else {}
     return Service(
         "resident predictor",
         slot.name,

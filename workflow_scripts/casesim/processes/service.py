@@ -19,7 +19,7 @@ saves 10 ms on each of thousands of jobs.
 
 import os
 import time
-from _socket import AF_UNIX, SOCK_STREAM, socket
+from _socket import AF_UNIX, SOCK_STREAM, SOL_SOCKET, socket
 from zlib import crc32
 
 from casesim.errors import UserError
@@ -29,7 +29,9 @@ from casesim.processes import locks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from casesim.processes.waiting import Wait
 
 PROTOCOL = 1
 MAX_REQUEST_BYTES = 1 << 20
@@ -40,11 +42,18 @@ KEEP_FREED_MEMORY = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+# Threads that wait for work by spinning take the cores from whatever runs beside them,
+# and wait for each other at every operation where other programs keep the cores busy.
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
+# How long a process may take to start, to answer a request (after those of others), and
+# to give memory back: what it still computes then, nobody waits for any more.
 _START_SECONDS = 120.0
-_RELEASE_SECONDS = 600.0
+_ANSWER_SECONDS = float(os.environ.get("CASESIM_ANSWER_SECONDS", "3600"))
+_RELEASE_SECONDS = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.02
-_LOG_TAIL_LINES = 20
+_SECONDS_WITHOUT_A_WORD = 5.0
+_LOG_TAIL_LINES = 60
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -79,7 +88,7 @@ class Service:
         Raises `UserError` with the end of its log when it does not start.
         """
         process: subprocess.Popen[bytes] | None = None
-        deadline = time.monotonic() + _START_SECONDS
+        began, wait = time.monotonic(), None
         while True:
             connection = dial(f"{self.path}.sock")
             if connection is not None:
@@ -91,12 +100,19 @@ class Service:
                     f"The {self._what} ended while starting "
                     f"(status {process.returncode}). {self._log_tail()}"
                 )
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"The {self._what} did not answer within "
-                    f"{_START_SECONDS:.0f} s. {self._log_tail()}"
-                )
+            if time.monotonic() - began > _SECONDS_WITHOUT_A_WORD:
+                wait = wait or self._wait("start")
+                wait.look()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def exchange(
+        self, connection: socket, fields: list[str]
+    ) -> tuple[bool, str] | None:
+        """Send a request over a connection to this process, and return the answer.
+
+        None when the process ended instead, or did not answer in time and was ended.
+        """
+        return exchange(connection, fields, self._what, _ANSWER_SECONDS)
 
     def socket_file(self) -> tuple[int, int] | None:
         """Which file the process's socket is: each process makes its own."""
@@ -111,8 +127,11 @@ class Service:
 
         The kernel takes a while to end it, and connects others to it until then.
         """
-        deadline = time.monotonic() + _START_SECONDS
-        while self.socket_file() == socket_file and time.monotonic() < deadline:
+        began, wait = time.monotonic(), None
+        while self.socket_file() == socket_file:
+            if time.monotonic() - began > _SECONDS_WITHOUT_A_WORD:
+                wait = wait or self._wait("end")
+                wait.look()
             lock = locks.try_lock(f"{self.path}.lock")
             if lock is not None:
                 if self.socket_file() is not None:
@@ -155,11 +174,27 @@ class Service:
                 stderr=log,
                 pass_fds=[lock],
                 cwd="/",
-                env={**KEEP_FREED_MEMORY, **os.environ, **self._environment},
+                env={
+                    **KEEP_FREED_MEMORY,
+                    **os.environ,
+                    **QUIET_THREADS,
+                    **self._environment,
+                },
             )
         finally:
             os.close(log)
             os.close(lock)
+
+    def _wait(self, event: str) -> "Wait":
+        """Waiting for the start or the end of the process."""
+        from casesim.processes.waiting import Wait
+
+        return Wait(
+            f"the {event} of the {self._what}",
+            _START_SECONDS,
+            f"End the process if it is still there. {self._log_tail()}",
+            lock=f"{self.path}.lock",
+        )
 
     def _log_tail(self) -> str:
         try:
@@ -183,22 +218,37 @@ def dial(path: str) -> socket | None:
     return connection
 
 
-def exchange(connection: socket, fields: list[str]) -> tuple[bool, str] | None:
-    """Send a request, and return the answer: None when the other side ended instead."""
+def exchange(
+    connection: socket, fields: list[str], what: str, limit: float
+) -> tuple[bool, str] | None:
+    """Send a request to a process (`what` it is called), and return the answer.
+
+    None when it ended instead, or did not answer within `limit` seconds and was ended.
+    Raises `UserError` when it cannot be ended.
+    """
+
+    def watch(waited: float) -> None:
+        from casesim.processes.waiting import for_answer
+
+        for_answer(what, peer(connection), waited, limit)
+
     send(connection, fields)
-    return receive(connection)
+    first = min(_SECONDS_WITHOUT_A_WORD, limit / 4)
+    return receive(connection, watch, first, 6 * first)
 
 
 def send(connection: socket, fields: list[str], files: "Sequence[int]" = ()) -> None:
     """Send a request, and open files along with it.
 
-    When the other side has ended, nothing happens: `receive` tells.
+    When the other side has ended, nothing happens: `receive` tells. Raises `UserError`
+    when it does not take the request.
     """
     request = "\0".join(fields).encode(errors="surrogateescape")
     header = f"casesim-resident {PROTOCOL} {len(request)}\n".encode()
+    connection.settimeout(_START_SECONDS)
     try:
         if files:
-            from _socket import SCM_RIGHTS, SOL_SOCKET
+            from _socket import SCM_RIGHTS
             from array import array
 
             connection.sendmsg([header], [(SOL_SOCKET, SCM_RIGHTS, array("i", files))])
@@ -206,13 +256,34 @@ def send(connection: socket, fields: list[str], files: "Sequence[int]" = ()) -> 
         connection.sendall(header + request)
     except ConnectionError:
         pass
+    except TimeoutError:
+        raise UserError(
+            f"Process {peer(connection)} took no request in {_START_SECONDS:.0f} s. "
+            "End it: the next attempt starts another."
+        ) from None
 
 
-def receive(connection: socket) -> tuple[bool, str] | None:
-    """Wait for the answer and close; None when the other side ended instead."""
+def receive(
+    connection: socket, watch: "Callable[[float], None]", first: float, then: float
+) -> tuple[bool, str] | None:
+    """Wait for the answer and close; None when the other side ended instead.
+
+    While there is none, `watch` is called after `first` seconds, and again every `then`
+    seconds, with the time waited. What it raises ends the waiting.
+    """
     parts = []
+    began = time.monotonic()
+    connection.settimeout(first)
     try:
-        while part := connection.recv(1 << 16):
+        while True:
+            try:
+                part = connection.recv(1 << 16)
+            except TimeoutError:
+                watch(time.monotonic() - began)
+                connection.settimeout(then)
+                continue
+            if not part:
+                break
             parts.append(part)
     except ConnectionError:
         pass
@@ -225,11 +296,25 @@ def receive(connection: socket) -> tuple[bool, str] | None:
     return word == b"ok", text.decode(errors="replace")
 
 
+def peer(connection: socket) -> int | None:
+    """The process that listened where this connects to; None where that is not told."""
+    try:
+        # SO_PEERCRED of Linux: process, user and group.
+        credentials = connection.getsockopt(SOL_SOCKET, 17, 12)
+    except OSError:
+        return None
+    from sys import byteorder, platform
+
+    return int.from_bytes(credentials[:4], byteorder) if platform == "linux" else None
+
+
 def release(name: str) -> None:
     """Make every process called `name`, of whatever run, drop what it has loaded.
 
     It answers when it has finished what it was computing: even a request whose client
-    was killed never overlaps with what the caller does next.
+    was killed never overlaps with what the caller does next. To be called by whoever
+    holds the device, so that no client waits for an answer: a process that gives its
+    memory back in no other way is ended.
     """
     folder = locks.private_folder()
     for file in sorted(os.listdir(folder)):
@@ -237,8 +322,8 @@ def release(name: str) -> None:
             continue
         connection = dial(os.path.join(folder, file))
         if connection is not None:
-            connection.settimeout(_RELEASE_SECONDS)
-            exchange(connection, ["release", "", "/"])
+            what = "memory of the resident predictor"
+            exchange(connection, ["release", "", "/"], what, _RELEASE_SECONDS)
 
 
 def find_owner() -> tuple[str, str]:

@@ -18,13 +18,14 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from casesim.errors import UserError
-from casesim.processes import jobs, service
+from casesim.processes import jobs, service, stall, waiting
 from casesim.processes.service import Service
 from casesim.processes.stopping import Stop
 
@@ -33,6 +34,8 @@ COMMAND = (sys.executable, "-P", "-m", "casesim.processes.warm_server")
 
 # Of this job, not of the one that started the warm process.
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "TMPDIR")
+
+_LOOK_SECONDS = min(300.0, stall.SECONDS / 2)
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
@@ -48,7 +51,11 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
     """
     text = json.dumps(values)
     if os.environ.get("CASESIM_RESIDENT") == "0" or sys.platform != "linux":
-        jobs.find(name)(**json.loads(text))
+        stall.watch()
+        try:
+            jobs.find(name)(**json.loads(text))
+        finally:
+            stall.rest()
         return
     warm_process = Service("warm process", "warm", command, environment=_environment())
     variables = {key: os.environ.get(key) for key in PASSED_ON}
@@ -72,7 +79,8 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        answer = service.receive(connection)
+        silence = _Silence(service.peer(connection))
+        answer = service.receive(connection, silence, _LOOK_SECONDS, _LOOK_SECONDS)
         if stop.signal:
             # The end of Python's handlers comes before that of the process, which the
             # same signal from another sender would then give another status.
@@ -86,6 +94,39 @@ def run(name: str, values: Mapping[str, Any], command: Sequence[str] = COMMAND) 
         print(text, file=sys.stderr)
         sys.exit(1)
     _end_like(int(text), stop.signal)
+
+
+class _Silence:
+    """Notices that a job logs nothing, says so, and gives up when it must be frozen.
+
+    A job that stands still ends by itself (`stall`): one that has not, and says
+    nothing, cannot.
+    """
+
+    def __init__(self, warm_process: int | None) -> None:
+        self._warm_process = warm_process
+        self._size = self._logged()
+        self._since = time.monotonic()
+
+    def __call__(self, _: float) -> None:
+        if self._logged() != self._size:
+            self._since = time.monotonic()
+        elif (silent := time.monotonic() - self._since) > stall.SECONDS + _LOOK_SECONDS:
+            raise UserError(
+                f"Nothing was logged for {silent:.0f} s, and the process of this job "
+                "does not end by itself: it is given up."
+            )
+        else:
+            whom = waiting.describe(self._warm_process or 0)
+            print(
+                f"Nothing was logged for {silent:.0f} s; waiting for the job ({whom}).",
+                file=sys.stderr,
+                flush=True,
+            )
+        self._size = self._logged()
+
+    def _logged(self) -> int:
+        return os.fstat(1).st_size
 
 
 def _environment() -> dict[str, str]:

@@ -36,10 +36,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from casesim.errors import UserError
-from casesim.processes import endpoint, jobs
+from casesim.processes import endpoint, jobs, stall
 from casesim.processes.endpoint import Endpoint, Request, answer, explain
 
 _SECONDS_TO_STOP = 15.0
+_SECONDS_TO_DIE = 15.0
+_SECONDS_BETWEEN_LOOKS = 0.005
 _PR_SET_PDEATHSIG = 1
 
 # Those that this process and its children handle in different ways.
@@ -88,11 +90,16 @@ class Server:
                     connection.close()
                 else:
                     self._accept(connection)
-            while self._children:
+            while self._children and not self._gave_up():
                 self._wait()
         finally:
             self._endpoint.remove_files()
         return 0
+
+    def _gave_up(self) -> bool:
+        """Whether children outlive even SIGKILL: a device does not let go of them."""
+        late = time.monotonic() - (self._deadline or time.monotonic())
+        return late > _SECONDS_TO_DIE
 
     def _wait(self) -> None:
         """Deal with whatever happens next: a signal, a child's end, a client."""
@@ -143,8 +150,14 @@ class Server:
                 os.kill(child.pid, number)
         if not numbers:
             os.kill(child.pid, signal.SIGKILL)
-            _, status = os.waitpid(child.pid, 0)
-            self._forget(child, os.waitstatus_to_exitcode(status))
+            # A device that does not answer keeps even that one from ending.
+            deadline = time.monotonic() + _SECONDS_TO_DIE
+            while not (ended := os.waitpid(child.pid, os.WNOHANG))[0]:
+                if time.monotonic() > deadline:
+                    print(f"process {child.pid} cannot be killed", flush=True)
+                    break
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            self._forget(child, os.waitstatus_to_exitcode(ended[1] or signal.SIGKILL))
 
     def _stop_children(self) -> None:
         number: int | None = None
@@ -249,6 +262,7 @@ class Server:
 
 def _status_of(name: str, values: Mapping[str, Any]) -> int:
     """Do a job; return the exit status that a process of its own would have had."""
+    stall.watch()
     try:
         jobs.find(name)(**values)
     except UserError as error:

@@ -23,7 +23,9 @@ import torch
 from casesim.errors import UserError
 from casesim.nnunet import checkpoints, planning
 from casesim.nnunet.files import PathLike, read_json
+from casesim.processes import stall
 from casesim.processes.stopping import Stop
+from casesim.processes.waiting import Wait
 from casesim.training.batches import TRAINING, VALIDATION, iterate
 from casesim.training.cases import Cases
 from casesim.training.progress import plot_progress
@@ -35,6 +37,11 @@ _VERSION = 1
 # With mixed precision a loss can overflow now and then; the gradient scaler skips the
 # step.
 _TOLERATED_OVERFLOWS = 10
+
+# For another training in the same folder; between two words about a long epoch.
+_LONGEST_WAIT = 24 * 3600.0
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_WORDS = 300.0
 
 
 def train(
@@ -158,14 +165,27 @@ def _only_training_in(folder: Path) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"Waiting for another training in {folder}.", flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            wait = None
+            while not _locked(lock):
+                wait = wait or Wait(
+                    f"another training in {folder}",
+                    _LONGEST_WAIT,
+                    "It belongs to another run: wait for its end, or stop it.",
+                    lock=str(folder),
+                )
+                wait.look()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
         yield
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _suitable_workers(threads: int, device: torch.device) -> int:
@@ -283,18 +303,22 @@ class _Run:
         stop = Stop()
         trainer.lr_scheduler.step(self.iteration // length)
         trainer.network.train()
-        saved = started = time.monotonic()
+        saved = started = said = time.monotonic()
         with stop:
             # No name for the iterator: its processes end when it is dropped, which an
             # exception that remembers this frame would put off.
             for batch in iterate(batches, indices, self.workers, trainer.device):
                 self._step(batch)
+                stall.progress()
                 at_border = self.iteration % length == 0
                 if at_border:
                     epoch = self.iteration // length
                     self._end_epoch(epoch - 1, time.monotonic() - started)
                     trainer.lr_scheduler.step(epoch)
-                    started = time.monotonic()
+                    started = said = time.monotonic()
+                elif time.monotonic() - said >= _SECONDS_BETWEEN_WORDS:
+                    said = time.monotonic()
+                    print(f"iteration {self.iteration} of {total}", flush=True)
                 due = at_border
                 if checkpoint_minutes > 0:
                     due = time.monotonic() - saved >= 60 * checkpoint_minutes
