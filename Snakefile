@@ -21,6 +21,7 @@ include: "rules/similarity.smk"
 include: "rules/pruning.smk"
 include: "rules/evidence.smk"
 include: "rules/report.smk"
+include: "rules/explorer.smk"
 
 
 rule all:

@@ -33,6 +33,9 @@ def test_the_paper_s_experiment(tmp_path: Path) -> None:
     # 50 x 100 for the matrix, 100 for the base model and for each of the four arms.
     assert counts["predict"] == 5000 + 100 + 4 * 100
     assert counts["retrain"] == 4
+    assert counts["explore_case"] == 100
+    assert counts["explorer"] == 1
+    assert "explorer_in_report" not in counts
 
     matrix = succeeded(
         checkout.run(

@@ -208,3 +208,23 @@ def check_cells_per_group(asked: int | None, most: int) -> None:
             f"set-scatter: cells: {asked} is too many: Snakemake plans a group of more "
             f"than {most} jobs for minutes."
         )
+
+
+def choose_channels(wanted: str | list[str], names: list[str]) -> list[int]:
+    """Numbers of the channels that the explorer shows.
+
+    Args:
+        wanted: `all`, or names of channels.
+        names: of all channels of the data set.
+
+    Raises:
+        UserError: a name that the data set does not have.
+    """
+    if wanted == "all":
+        return list(range(len(names)))
+    if unknown := [name for name in wanted if name not in names]:
+        raise UserError(
+            f"explorer.channels: {', '.join(unknown)} not among the data set's "
+            f"channels ({', '.join(names)})."
+        )
+    return [names.index(name) for name in wanted]

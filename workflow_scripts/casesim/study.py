@@ -59,7 +59,7 @@ class Study:
             config["nnunet"]["configuration"], cohort.channel_names, cohort.labels
         )
         # Asked for now, so that what is wrong is told before anything is planned.
-        _ = study.refitted
+        _ = study.refitted, study.explored_channels
         return study
 
     # Cases
@@ -101,6 +101,12 @@ class Study:
     def gallery_channels(self) -> list[int]:
         """The first channel, and another one: of MSD's four, FLAIR and T1gd."""
         return sorted({0, len(self.cohort.channel_names) // 2})
+
+    @cached_property
+    def explored_channels(self) -> list[int]:
+        """Channels that the explorer shows."""
+        wanted = self.config["explorer"]["channels"]
+        return settings.choose_channels(wanted, self.cohort.channel_names)
 
     # Labels
 
@@ -196,6 +202,25 @@ class Study:
             *(f"retrained/{name}" for name in self.retrained),
             *(f"folds/{fold}" for fold in sorted(set(self.folds.values()))),
         ]
+
+    def explored_models(self, case: str) -> list[str]:
+        """Models whose label maps of a case the explorer shows."""
+        models = ["base", *(f"retrained/{name}" for name in self.retrained)]
+        if case in self._positions["pool"]:
+            models += (f"finetuned/{name}" for name in self.cohort.train)
+        return models
+
+    @cached_property
+    def judged_models(self) -> dict[str, dict[str, Any]]:
+        """Models that segmented all test cases: the base model, and retrained ones with
+        `arm`, `seed` and the model that they are compared with, `before`. A model of
+        the full pool belongs to no arm."""
+        models: dict[str, dict[str, Any]] = {"base": {"arm": None, "seed": self.seed}}
+        for name, model in self.retrained.items():
+            before = self.full_model(model["seed"])
+            arm = None if model["arm"] == arms.FULL else model["arm"]
+            models[f"retrained/{name}"] = {**model, "arm": arm, "before": before}
+        return models
 
     # Trainings
 
@@ -329,8 +354,9 @@ class Study:
         yield from ("cohort.png", "similarity/heatmap.png", "similarity/dendrogram.png")
         yield from ("similarity/cases.tsv", "similarity/stability.png")
         yield from ("pruning/comparison.png", "pruning/overlays.png")
-        yield "pruning/forest.png"
-        yield "summary.md"
+        yield from ("pruning/forest.png", "summary.md", "explorer/index.html")
+        if self.config["explorer"]["in_report"]:
+            yield "explorer_in_report"
         if self.cohort.has_planted_defects:
             yield "evidence/detection.png"
 

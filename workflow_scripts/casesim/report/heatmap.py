@@ -1,6 +1,5 @@
 """The similarity matrix as a heat map, in leaf order (Figure 2a of the paper)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -13,22 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from casesim.report import style
-from casesim.similarity.distances import distances
-from casesim.similarity.tree import leaf_order, upgma
-
-
-def column_order(matrix: pd.DataFrame, rows_in_leaf_order: Sequence[str]) -> list[str]:
-    """Train cases in leaf order, then the other cases by UPGMA of their columns.
-
-    Where rows and columns are the same cases, the diagonal so joins the corners.
-    """
-    own = [case for case in rows_in_leaf_order if case in matrix.columns]
-    others = [case for case in matrix.columns if case not in set(own)]
-    if len(others) > 2 and not matrix[others].isna().all(axis=None):
-        condensed = distances(matrix[others].T)
-        tree = upgma(condensed)
-        others = [others[leaf] for leaf in leaf_order(tree)]
-    return own + others
+from casesim.similarity.tree import column_order, leaf_order
 
 
 def draw(

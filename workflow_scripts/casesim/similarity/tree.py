@@ -1,6 +1,7 @@
 """The tree of the train cases (UPGMA), its file, and the support of its merges."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.cluster.hierarchy import cophenet, fcluster, leaves_list, linkage
 
-from casesim.similarity.distances import fill_undefined, profile_distances
+from casesim.similarity.distances import distances, fill_undefined, profile_distances
 from casesim.similarity.matrix import read_text
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,6 +31,19 @@ def upgma(condensed: FloatArray) -> FloatArray:
 def leaf_order(tree: FloatArray) -> IntArray:
     """Rows in the order of the leaves."""
     return leaves_list(tree).astype(np.int64)
+
+
+def column_order(matrix: pd.DataFrame, rows_in_leaf_order: Sequence[str]) -> list[str]:
+    """Train cases in leaf order, then the other cases by UPGMA of their columns.
+
+    Where rows and columns are the same cases, the diagonal so joins the corners.
+    """
+    own = [case for case in rows_in_leaf_order if case in matrix.columns]
+    others = [case for case in matrix.columns if case not in set(own)]
+    if len(others) > 2 and not matrix[others].isna().all(axis=None):
+        condensed = distances(matrix[others].T)
+        others = [others[leaf] for leaf in leaf_order(upgma(condensed))]
+    return own + others
 
 
 def cut_at(tree: FloatArray, number: int) -> IntArray:
