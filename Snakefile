@@ -6,9 +6,6 @@ from snakemake.utils import min_version
 min_version("9.20.0")
 
 
-configfile: "config/config.yaml"
-
-
 report: "rules/captions/workflow.rst"
 
 

@@ -36,7 +36,6 @@ from casesim.errors import UserError  # noqa: E402
 from casesim.files import atomic_path  # noqa: E402
 
 SCHEMA = ROOT / "config/schemas/config.schema.json"
-DEMO = ROOT / "config/config.yaml"
 
 # Rules that train, in the order in which their stages run, and the schedule of each.
 TRAININGS = {
@@ -111,9 +110,9 @@ def merge(into: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(files: Iterable[Path]) -> dict[str, Any]:
-    """The demo's config with `files` laid over it, validated and filled."""
+    """Files laid over one another, validated and filled."""
     config: dict[str, Any] = {}
-    for path in (DEMO, *files):
+    for path in files:
         if not path.is_file():
             raise UserError(f"There is no file {path}.")
         merge(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
@@ -159,7 +158,7 @@ def dry_run(files: Sequence[Path], pretend_cases: int | None) -> dict[str, int]:
     """Jobs that `snakemake -n` would run, by rule."""
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--nolock"]
     command += ["--cores", "1", "--snakefile", str(ROOT / "Snakefile")]
-    paths = [str(path.resolve()) for path in (DEMO, *files)]
+    paths = [str(path.resolve()) for path in files]
     with tempfile.TemporaryDirectory(prefix="gpu-hours-") as folder:
         if pretend_cases is not None:
             data = Path(folder, "data")

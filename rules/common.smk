@@ -25,6 +25,12 @@ from casesim.study import Study, image_files
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+# A file of the user's own replaces the demo, and does not extend it: real patients would
+# else be trained by a toy's schedule, or not, depending on where the run is started.
+if not (workflow.overwrite_configfiles and workflow.modifier.is_main_snakefile()):
+    OWN_OR_DEMO = [Path("config/config.yaml"), CHECKOUT / "config/config.yaml"]
+    workflow.configfile(str(next(path for path in OWN_OR_DEMO if path.exists())))
+
 
 def load_study():
     """Fill in the config's defaults, and find what it asks for.
@@ -69,8 +75,10 @@ STUDY = load_study()
 COHORT = STUDY.cohort
 SOURCES = [path for case in COHORT.cases for path in case.existing_sources]
 FINGERPRINTS = Fingerprints()
-if workflow.is_main_process and SOURCES:
-    tell_changes()
+if workflow.is_main_process:
+    logger.info(STUDY.describe(workflow.overwrite_configfiles or workflow.configfiles))
+    if SOURCES:
+        tell_changes()
 
 
 # The python that runs Snakemake also runs the `predict` client. Where that lies, and where

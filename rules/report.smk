@@ -1,6 +1,21 @@
 # What people look at, and the targets that gather it.
 
 
+rule configuration:
+    """The configuration in effect, defaults included."""
+    output:
+        config="results/config.yaml",
+    log:
+        "logs/configuration.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        config=dict(config),
+    script:
+        "../workflow_scripts/report/configuration.py"
+
+
 rule cohort_gallery:
     """A few cases of the pool with their reference labels."""
     input:
@@ -98,6 +113,7 @@ use rule summary as matrix_summary with:
 rule models:
     """Target: every model, trained."""
     input:
+        "results/config.yaml",
         expand(
             "results/models/{model}/fold_all/checkpoint_final.pth", model=STUDY.models
         ),
@@ -107,6 +123,7 @@ rule models:
 rule matrix:
     """Target: the similarity matrix, its tree and its clusters."""
     input:
+        "results/config.yaml",
         "results/similarity/heatmap.png",
         "results/similarity/dendrogram.png",
         "results/similarity/cases.tsv",
@@ -118,6 +135,7 @@ rule matrix:
 rule comparison:
     """Target: before and after the removal."""
     input:
+        "results/config.yaml",
         "results/pruning/comparison.png",
         "results/pruning/overlays.png",
         "results/pruning/forest.png",

@@ -51,7 +51,8 @@ class ClusterCheckout(Checkout):
     """A checkout whose runs go to the cluster, with the profile as users have it."""
 
     def command(self, *arguments: str, configs: Any = ()) -> list[str]:
-        files = ["test.yaml", *configs] if self.config else list(configs)
+        own = ["config/config.yaml", "test.yaml"] if self.config else []
+        files = [*own, *configs]
         return [
             *(sys.executable, str(FASTPOLL), "--profile", "profiles/slurm"),
             *FOR_TESTS,

@@ -161,6 +161,17 @@ def test_targets_and_pictures() -> None:
     assert asked.regions[-3:] == ["WT", "TC", "ET"]
 
 
+def test_what_is_in_effect_is_said() -> None:
+    said = study(cohort={"held_out": 0}).describe(["mine.yaml", "more.yaml"])
+    assert said.splitlines() == [
+        "Configuration: mine.yaml, more.yaml; kept whole in results/config.yaml.",
+        "Cohort: phantom: 5 cases to train on, 4 of them with a model of their own, "
+        "0 held out.",
+        "Training: 2d, base 3 epochs of 100 iterations, fine-tunes 100 epochs of 250 "
+        "iterations, batch size the planner's.",
+    ]
+
+
 def test_parsing_imports_nothing_heavy() -> None:
     """Each job of a cluster parses the rules again."""
     code = (

@@ -62,7 +62,9 @@ class Checkout:
 
     def command(self, *arguments: str, configs: Sequence[str] = ()) -> list[str]:
         snakemake = [sys.executable, "-m", "snakemake", "--cores", "2"]
-        files = [*(["test.yaml"] if self.config else []), *configs]
+        # The tests' own settings are laid over the demo's.
+        own = ["config/config.yaml", "test.yaml"] if self.config else []
+        files = [*own, *configs]
         given = ["--configfile", *files] if files else []
         return [*snakemake, *arguments, *given]
 

@@ -7,7 +7,7 @@ here before anything runs. Standard library only: each job of a cluster asks aga
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,33 @@ class Study:
         # Asked for now, so that what is wrong is told before anything is planned.
         _ = study.refitted, study.explored_channels
         return study
+
+    def describe(self, files: Iterable[Any]) -> str:
+        """What is in effect, in three lines; `files` are where it was read from."""
+        cohort, training = self.config["cohort"], self.config["training"]
+        counts = [
+            f"{len(self.cohort.pool)} cases to train on",
+            f"{len(self.cohort.train)} of them with a model of their own",
+            f"{len(self.cohort.held_out)} held out",
+        ]
+        for role in ("calibration", "new"):
+            if cases := getattr(self.cohort, role):
+                counts.append(f"{len(cases)} {role}")
+        schedules = ", ".join(
+            f"{name} {training[key]['epochs']} epochs of "
+            f"{training[key]['iterations_per_epoch']} iterations"
+            for name, key in (("base", "base"), ("fine-tunes", "finetune"))
+        )
+        where = f" in {cohort['path']}" if cohort["path"] else ""
+        batch = self.config["nnunet"]["batch_size"] or "the planner's"
+        named = ", ".join(map(str, files)) or "given by another workflow"
+        return (
+            f"Configuration: {named};"
+            " kept whole in results/config.yaml.\n"
+            f"Cohort: {cohort['source']}{where}: {', '.join(counts)}.\n"
+            f"Training: {self.config['nnunet']['configuration']}, {schedules}, "
+            f"batch size {batch}."
+        )
 
     # Cases
 
@@ -351,6 +378,7 @@ class Study:
 
     def targets(self) -> Iterator[str]:
         """What a person looks at, below `results`."""
+        yield "config.yaml"
         yield from ("cohort.png", "similarity/heatmap.png", "similarity/dendrogram.png")
         yield from ("similarity/cases.tsv", "similarity/stability.png")
         yield from ("pruning/comparison.png", "pruning/overlays.png")
