@@ -105,7 +105,8 @@ rule plan:
     params:
         pool=COHORT.pool,
         channel_names=COHORT.channel_names,
-        labels=COHORT.labels,
+        labels=COHORT.dataset_labels,
+        regions_class_order=COHORT.targets.class_order,
         nnunet=STUDY.planning,
     script:
         "../workflow_scripts/cohort/plan.py"

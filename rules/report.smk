@@ -40,7 +40,7 @@ rule cohort_gallery:
     params:
         cases=STUDY.gallery,
         channels=[COHORT.channel_names[channel] for channel in STUDY.gallery_channels],
-        labels=STUDY.foreground,
+        labels=STUDY.drawn_labels,
     script:
         "../workflow_scripts/report/cohort_gallery.py"
 
@@ -74,7 +74,7 @@ rule overlays:
         "../envs/analysis.yaml"
     params:
         cases=COHORT.test,
-        labels=STUDY.foreground,
+        labels=STUDY.drawn_labels,
         model=STUDY.retrained[STUDY.headline],
     script:
         "../workflow_scripts/report/overlays.py"

@@ -18,7 +18,7 @@ rule similarity_matrix:
         train=COHORT.train,
         test=COHORT.pool,
         regions=STUDY.regions,
-        labels=COHORT.foreground_labels,
+        labels=list(COHORT.scored),
     script:
         "../workflow_scripts/similarity/similarity_matrix.py"
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from casesim.errors import UserError
-from casesim.settings import check_regions, validate
+from casesim.settings import check_regions, check_targets, validate
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.json"
@@ -131,13 +131,45 @@ def test_all_mistakes_are_listed_at_once() -> None:
 
 def test_regions_must_fit_the_labels() -> None:
     config = validate({}, SCHEMA)
-    check_regions(config, LABELS)
-    config["regions"] = {"WT": [1, 7], "edema": [1]}
+    scored = {name: (number,) for name, number in LABELS.items() if number}
+    check_regions(config, LABELS, scored)
+    config["regions"] = {"WT": [1, 7], "edema": [1, 2], "core": [2]}
     config["similarity"]["region"] = "TC"
     with pytest.raises(UserError) as caught:
-        check_regions(config, LABELS)
-    for part in ("WT: label numbers [7]", "edema", "similarity.region", "regions: {}"):
+        check_regions(config, LABELS, scored)
+    for part in (
+        "WT: label numbers [7]",
+        "edema: the data set has this name already, for (1,)",
+        "'TC' is not among mean, edema, core, enhancing, WT",
+        "regions: {}",
+    ):
         assert part in str(caught.value)
+    # The same union under the same name is the same thing.
+    assert "regions.core" not in str(caught.value)
+
+
+def test_the_mean_may_be_of_the_data_set_s_own_regions() -> None:
+    config = validate({"similarity": {"region": "whole"}}, SCHEMA)
+    check_regions(config, LABELS, {"whole": (1, 2, 3), "enhancing": (3,)})
+    config["similarity"]["region"] = "edema"  # is no output of the networks
+    with pytest.raises(UserError, match="among mean, whole, enhancing, WT"):
+        check_regions(config, LABELS, {"whole": (1, 2, 3), "enhancing": (3,)})
+
+
+def test_what_regions_and_ignored_labels_do_not_allow() -> None:
+    config = validate({}, SCHEMA)
+    check_targets(config, has_regions=True, ignores=True)
+    config["evidence"]["cleanlab_folds"] = 2
+    check_targets(config, has_regions=False, ignores=False)
+    with pytest.raises(UserError, match="data set trained on regions"):
+        check_targets(config, has_regions=True, ignores=False)
+    with pytest.raises(UserError, match="data set with an ignored label"):
+        check_targets(config, has_regions=False, ignores=True)
+    config["evidence"]["cleanlab_folds"] = 0
+    config["adaptive"] = {"enabled": True}
+    check_targets(config, has_regions=False, ignores=True)
+    with pytest.raises(UserError, match=r"adaptive\.enabled"):
+        check_targets(config, has_regions=True, ignores=False)
 
 
 def test_every_key_of_the_schema_has_a_description() -> None:

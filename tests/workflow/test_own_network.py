@@ -52,11 +52,11 @@ def test_the_network_is_the_base_model(finished: Checkout, tmp_path: Path) -> No
     assert "Nothing to be done" in succeeded(checkout.run("-n", *cells))
 
     checkpoint.touch()
-    again = succeeded(checkout.run("-n", "--quiet", "rules", *cells))
+    again = succeeded(checkout.run(*cells, "-n", "--quiet", "rules"))
     assert job_counts(again)["adopt_base"] == job_counts(again)["finetune"] == 1
     assert "plan" not in job_counts(again)
     checkpoint.parent.with_name("plans.json").touch()
-    again = succeeded(checkout.run("-n", "--quiet", "rules", *cells))
+    again = succeeded(checkout.run(*cells, "-n", "--quiet", "rules"))
     assert job_counts(again)["plan"] == 1
 
 

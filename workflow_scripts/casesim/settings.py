@@ -4,7 +4,7 @@ import copy
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +163,19 @@ def _own_plans_problems(config: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def check_regions(config: Mapping[str, Any], labels: Mapping[str, int]) -> None:
+def check_regions(
+    config: Mapping[str, Any],
+    labels: Mapping[str, int],
+    scored: Mapping[str, Sequence[int]],
+) -> None:
     """Check the regions against the labels that the data set declares.
 
+    `labels` are single labels, background included; `scored` is what networks are
+    trained on, which the mean is of: each label, or the data set's own regions.
+
     Raises:
-        UserError: when a region names an unknown label number or takes a label's name,
-            or when `similarity.region` is neither `mean`, a label nor a region.
+        UserError: when a region names an unknown label number or takes the name of
+            something else, or when `similarity.region` has no Dice.
     """
     numbers = set(labels.values()) - {0}
     problems = []
@@ -179,10 +186,12 @@ def check_regions(config: Mapping[str, Any], labels: Mapping[str, int]) -> None:
                 f"regions.{name}: label numbers {unknown} are not among the data set's "
                 f"labels ({', '.join(f'{v} {k}' for k, v in labels.items() if v)})"
             )
-        if name in labels:
-            problems.append(f"regions.{name}: a label has this name already")
-    known = ["mean", *(name for name, number in labels.items() if number)]
-    known += config["regions"]
+        theirs = scored.get(name, [labels[name]] if name in labels else members)
+        if set(theirs) != set(members):
+            problems.append(
+                f"regions.{name}: the data set has this name already, for {theirs}"
+            )
+    known = list(dict.fromkeys(["mean", *scored, *config["regions"]]))
     if config["similarity"]["region"] not in known:
         problems.append(
             f"similarity.region: '{config['similarity']['region']}' is not among "
@@ -194,6 +203,27 @@ def check_regions(config: Mapping[str, Any], labels: Mapping[str, int]) -> None:
             f"The regions do not fit the data set:\n{lines}\n"
             "Set `regions` to unions of these labels, such as `regions: {all: [1]}`, "
             "or to `regions: {}` for none (the default is that of brain tumours)."
+        )
+
+
+def check_targets(config: Mapping[str, Any], has_regions: bool, ignores: bool) -> None:
+    """Check what cannot be had for a data set with regions or an ignored label.
+
+    Raises:
+        UserError: an analysis of probabilities, which those of regions are not, or
+            which needs a label for every voxel.
+    """
+    what = "with an ignored label" if ignores else "trained on regions"
+    if config["evidence"]["cleanlab_folds"] and (has_regions or ignores):
+        raise UserError(
+            f"evidence.cleanlab_folds: cleanlab's score is of one label for each voxel "
+            f"and cannot be had for a data set {what}; give 0."
+        )
+    if has_regions and config.get("adaptive", {}).get("enabled"):
+        raise UserError(
+            "adaptive.enabled: the similarity classifier weighs the models' "
+            "probabilities of labels, and the networks of this data set are trained on "
+            "regions; give false."
         )
 
 

@@ -17,6 +17,7 @@ from casesim import settings
 from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
 from casesim.cohort.selection import choose_refits
+from casesim.cohort.targets import IGNORE
 from casesim.evidence import label_quality
 from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms
@@ -52,11 +53,17 @@ class Study:
                 do not fit it, or groups that are too large.
         """
         cohort = load_cohort(config["cohort"])
-        settings.check_regions(config, cohort.labels)
+        settings.check_regions(config, cohort.labels, cohort.scored)
+        targets = cohort.targets
+        settings.check_targets(
+            config, bool(targets.regions), targets.ignore is not None
+        )
         settings.check_cells_per_group(cells_per_group, MAX_CELLS_PER_GROUP)
         study = cls(config, cohort, cells_per_group)
         study.own_network.check(
-            config["nnunet"]["configuration"], cohort.channel_names, cohort.labels
+            config["nnunet"]["configuration"],
+            cohort.channel_names,
+            cohort.dataset_labels,
         )
         # Asked for now, so that what is wrong is told before anything is planned.
         _ = study.refitted, study.explored_channels
@@ -145,8 +152,25 @@ class Study:
 
     @cached_property
     def regions(self) -> list[str]:
-        """Everything that has a Dice of its own: labels, then unions of labels."""
-        return [*self.cohort.foreground_labels, *self.config["regions"]]
+        """Everything that has a Dice of its own: what is in the mean, then the rest."""
+        return [*self.cohort.scored, *self.more_regions]
+
+    @cached_property
+    def more_regions(self) -> dict[str, list[int]]:
+        """The config's unions of labels, without those that networks are trained on."""
+        scored = self.cohort.scored
+        return {
+            name: members
+            for name, members in self.config["regions"].items()
+            if name not in scored
+        }
+
+    @cached_property
+    def drawn_labels(self) -> dict[str, int]:
+        """Label name to number in pictures: the ignored one, too."""
+        ignore = self.cohort.targets.ignore
+        ignored = {} if ignore is None else {IGNORE: ignore}
+        return {**self.foreground, **ignored}
 
     # Models
 
@@ -310,17 +334,21 @@ class Study:
     @cached_property
     def predict_options(self) -> list[str]:
         """What all cells have in common, as arguments of their client."""
-        labels = (f"{name}={number}" for name, number in self.foreground.items())
-        regions = (
-            f"{name}={','.join(map(str, members))}"
-            for name, members in self.config["regions"].items()
+        labels, regions = (
+            ";".join(
+                f"{name}={','.join(map(str, members))}"
+                for name, members in groups.items()
+            )
+            for groups in (self.cohort.scored, self.more_regions)
         )
         options = self.logit_options
+        ignore = self.cohort.targets.ignore
         return [
             "--mirroring" if options["mirroring"] else "--no-mirroring",
             *(["--bfloat16"] if options["bfloat16"] else []),
             *("--tile-step", str(options["tile_step"])),
-            *("--labels", ";".join(labels), "--regions", ";".join(regions)),
+            *("--labels", labels, "--regions", regions),
+            *([] if ignore is None else ["--ignore", str(ignore)]),
         ]
 
     @property

@@ -32,6 +32,7 @@ def main() -> None:
             snakemake.params.nnunet,
             snakemake.threads,
             next(iter(snakemake.input.own_plans), None),
+            snakemake.params.regions_class_order,
         )
 
 

@@ -58,16 +58,22 @@ def test_another_resampling_is_left_to_nnunet() -> None:
     assert np.array_equal(label_maps.to_label_map(model, logits, properties), expected)
 
 
-def test_networks_trained_on_regions_are_refused() -> None:
-    model, data, properties = make_case("2d")
-    labels = {"background": 0, "whole": [1, 2], "core": 2}
+@pytest.mark.parametrize("name", ["2d", "2d-transposed", "3d-separate-z"])
+def test_regions_are_chosen_as_nnunet_does(name: str) -> None:
+    model, data, properties = make_case(name)
+    labels = {"background": 0, "all": [1, 2, 3], "core": [2, 3], "rim": 3, "left": 1}
     manager = model.plans_manager.get_label_manager(
-        {"labels": labels, "regions_class_order": [1, 2]}
+        {"labels": {**labels, "ignore": 4}, "regions_class_order": [1, 2, 3, 1]}
     )
-    with pytest.raises(ValueError, match="regions"):
-        label_maps.to_label_map(
-            replace(model, label_manager=manager), torch.as_tensor(data), properties
-        )
+    model = replace(model, label_manager=manager)
+    # Four outputs, one for each region, none for the background.
+    logits = sliding_window.predict_logits(model, data)
+    assert len(logits) == manager.num_segmentation_heads == 4
+    found = label_maps.to_label_map(model, logits, properties)
+    expected = their_labels(model, logits, properties)
+    assert found.dtype == np.uint8
+    assert (found == expected).mean() >= 0.999
+    assert set(np.unique(expected)) == {0, 1, 2, 3}
 
 
 def test_label_maps_of_whole_floats_are_read(tmp_path: Path) -> None:

@@ -145,6 +145,58 @@ def record(
     )
 
 
+@settings(deadline=None)
+@given(prediction=label_maps, reference=label_maps)
+def test_regions_and_ignored_voxels_are_counted_as_nnunet_does(
+    prediction: np.ndarray, reference: np.ndarray
+) -> None:
+    # Number 4 is ignored; a network does not predict it.
+    prediction = np.minimum(prediction, 3)
+    found = overlap.score_record(
+        "A",
+        "a",
+        prediction,
+        Reference.of(reference, (1.0, 1.0, 1.0), ignore=4),
+        REGIONS,
+        {"necrosis": (2,)},
+    )
+    counts = {**found["labels"], **found["regions"]}
+    assert list(counts) == ["WT", "TC", "ET", "necrosis"]
+    for name, numbers in {**REGIONS, "necrosis": (2,)}.items():
+        tp, fp, fn, _ = compute_tp_fp_fn_tn(
+            region_or_label_to_mask(reference, numbers),
+            region_or_label_to_mask(prediction, numbers),
+            ignore_mask=reference == 4,
+        )
+        assert (counts[name]["tp"], counts[name]["fp"], counts[name]["fn"]) == (
+            *(tp, fp, fn),
+        )
+    assert found["classes"] == ["label_1", "label_2", "ET"]
+    confusion = np.array(found["confusion"])
+    counted = reference != 4
+    assert confusion.sum() == counted.sum()
+    for i, j in np.ndindex(4, 4):
+        where = counted & (reference == i) & (prediction == j)
+        assert confusion[i, j] == where.sum()
+    bands = found["bands"]
+    assert sum(bands["fp"]) == (counted & (reference == 0) & (prediction > 0)).sum()
+    assert sum(bands["fn"]) == (counted & (reference > 0) & (prediction == 0)).sum()
+
+
+def test_the_mean_of_regions_is_over_what_the_network_was_trained_on() -> None:
+    found = overlap.score_record(
+        "A",
+        "a",
+        np.array([1, 1, 2, 0]),
+        Reference.of(np.array([1, 2, 2, 0]), (1.0,)),
+        {"WT": (1, 2), "TC": (2,)},
+        {"edema": (1,)},
+    )
+    table: Any = overlap.score_table([found]).set_index("region")
+    assert list(table.index) == ["WT", "TC", "edema", "mean"]
+    assert table.loc["mean", "dice"] == pytest.approx((1 + 2 / 3) / 2)
+
+
 def test_record_leaves_the_background_out() -> None:
     assert list(record()["labels"]) == ["edema", "core", "enhancing"]
     assert record()["labels"]["core"]["fn"] == 1

@@ -22,7 +22,8 @@ def test_job_of_the_workflows_command_line() -> None:
     assert job.checkpoint == Path("/work place/m/c.pth")
     assert job.label == Path("/l/b.nii.gz")
     assert job.threads == 8
-    assert job.labels == {"edema": 1, "non-enhancing_tumor": 2}
+    assert job.labels == {"edema": (1,), "non-enhancing_tumor": (2,)}
+    assert job.ignore is None
     assert job.regions == {"WT": (1, 2), "x=y": (2,)}
     assert job.options == {"mirroring": False, "tile_step": 0.25, "bfloat16": False}
 

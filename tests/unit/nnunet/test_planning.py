@@ -11,6 +11,7 @@ import pytest
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
 )
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from unit.conftest import CHANNELS, LABELS, POOL, TinyCohort
 
 from casesim.errors import UserError
@@ -181,3 +182,17 @@ def test_presets_plan_as_nnunet_s_command_does(
     assert ours == expected
     # The memory that nnU-Net documents is the default.
     assert planning.PLANNERS[name][1] == gb
+
+
+def test_regions_reach_nnunet_in_their_order() -> None:
+    labels: dict[str, int | list[int]] = {
+        **{"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3},
+        "ignore": 4,
+    }
+    content = planning.dataset_json(POOL, CHANNELS, labels, (1, 2, 3))
+    assert list(content["labels"].items()) == list(labels.items())
+    assert content["regions_class_order"] == [1, 2, 3]
+    assert "regions_class_order" not in planning.dataset_json(POOL, CHANNELS, LABELS)
+    manager = LabelManager(content["labels"], content["regions_class_order"])
+    assert manager.foreground_regions == [(1, 2, 3), (2, 3), 3]
+    assert manager.ignore_label == 4

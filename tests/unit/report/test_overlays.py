@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from unit.report.drawing import LABELS, assert_nothing_clipped, volumes
 
-from casesim.report import overlays
+from casesim.report import overlays, style
 
 
 def test_overlays_show_the_slice_that_changed_most(tmp_path: Path) -> None:
@@ -14,9 +14,9 @@ def test_overlays_show_the_slice_that_changed_most(tmp_path: Path) -> None:
     after[7] = 0
     after[4, 16, 22] = 3
     overlay = overlays.Overlay("case_001\nmost improved", image, label, label, after)
-    assert overlays.disagreeing_slice(overlay) == 7
+    assert overlays.disagreeing_slice(overlay, LABELS) == 7
     same = overlays.Overlay("same", image, label, label, label)
-    assert overlays.disagreeing_slice(same) == 5
+    assert overlays.disagreeing_slice(same, LABELS) == 5
     figure = overlays.draw(
         [overlay, same], LABELS, tmp_path / "o.png", tmp_path / "o.svg"
     )
@@ -41,3 +41,22 @@ def test_an_empty_slice_can_be_drawn(tmp_path: Path) -> None:
     overlay = overlays.Overlay("empty", nothing, mask, mask, mask)
     overlays.draw([overlay], LABELS, tmp_path / "o.png", tmp_path / "o.svg")
     assert (tmp_path / "o.png").stat().st_size > 0
+
+
+def test_ignored_voxels_are_drawn_but_choose_no_slice(tmp_path: Path) -> None:
+    image, label = volumes()
+    label[2, 5:30, 5:30] = 4
+    before = np.where(label == 4, 1, label)
+    after = np.where(label == 4, 2, label)
+    after[6] = 0
+    labels = {**LABELS, "ignore": 4}
+    overlay = overlays.Overlay("case", image, label, before, after)
+    assert overlays.disagreeing_slice(overlay, LABELS) == 2
+    assert overlays.disagreeing_slice(overlay, labels) == 6
+    same = overlays.Overlay("same", image, label, label, label)
+    assert overlays.disagreeing_slice(same, labels) == 5
+    figure = overlays.draw([overlay], labels, tmp_path / "o.png", tmp_path / "o.svg")
+    key = figure.legends[0]
+    assert key.get_texts()[-1].get_text() == "ignore"
+    assert key.get_lines()[-1].get_color() == style.GREY
+    assert style.GREY not in [line.get_color() for line in key.get_lines()[:-1]]

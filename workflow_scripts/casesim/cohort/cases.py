@@ -7,6 +7,7 @@ from typing import Any
 
 from casesim.cohort.phantom import catalogue
 from casesim.cohort.problem import Problem
+from casesim.cohort.targets import IGNORE, LABELS_ALONE, Targets
 
 ROLES = ("pool", "held_out", "calibration", "new")
 """What a case is there for; `docs` and `cohort.tsv` use the same words."""
@@ -64,7 +65,9 @@ class Cohort:
     """The selected cases, and what their channels and labels mean.
 
     `labels` maps name to number, background included; the names can be parts of file
-    names. `label_map` maps the numbers in the source files to those in `labels`.
+    names. `label_map` maps the numbers in the source files to those in `labels`, and
+    to the ignored one. `targets` says what networks are trained on if it is something
+    else than each label.
     """
 
     cases: tuple[Case, ...]
@@ -72,6 +75,7 @@ class Cohort:
     labels: dict[str, int]
     label_map: dict[int, int]
     problems: tuple[Problem, ...] = ()
+    targets: Targets = LABELS_ALONE
 
     @cached_property
     def _by_id(self) -> dict[str, Case]:
@@ -137,6 +141,28 @@ class Cohort:
     def foreground_labels(self) -> list[str]:
         """Names of the labels without the background, by number."""
         return [name for name, number in self.labels.items() if number != 0]
+
+    @cached_property
+    def scored(self) -> dict[str, tuple[int, ...]]:
+        """What has a Dice that goes into the mean, with its label numbers: each label,
+        or each region that networks are trained on."""
+        if self.targets.regions:
+            return dict(self.targets.regions)
+        return {name: (self.labels[name],) for name in self.foreground_labels}
+
+    @property
+    def dataset_labels(self) -> dict[str, int | list[int]]:
+        """`labels` of nnU-Net's dataset.json."""
+        declared: dict[str, int | list[int]] = dict(self.labels)
+        if self.targets.regions:
+            declared = {"background": 0}
+            declared |= {
+                name: numbers[0] if len(numbers) == 1 else list(numbers)
+                for name, numbers in self.targets.regions.items()
+            }
+        if self.targets.ignore is not None:
+            declared[IGNORE] = self.targets.ignore
+        return declared
 
     def case(self, case_id: str) -> Case:
         """The case of that id; KeyError if it is not in the cohort."""

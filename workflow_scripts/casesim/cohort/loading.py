@@ -88,6 +88,7 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         folder.labels,
         folder.label_map,
         problems=tuple(problems),
+        targets=folder.targets,
     )
 
 

@@ -35,7 +35,7 @@ def run_cell(
     score_path: PathLike,
     model_name: str,
     case: str,
-    labels: Mapping[str, int],
+    labels: Mapping[str, int | Sequence[int]],
     regions: Mapping[str, Sequence[int]],
     options: Mapping[str, Any],
     reference: Reference | None = None,
@@ -45,7 +45,8 @@ def run_cell(
     `data` and `properties` are those of the preprocessed case, `labels` and `regions`
     as in `overlap.score_record`, `options` may hold `mirroring`, `tile_step`,
     `batch_size` and `bfloat16` of `predict_logits`. `reference` is the content of
-    `label_path` (`read_reference`), if it has been read before. The score is written
+    `label_path` (`read_reference`), if it has been read before; what it ignores is what
+    the network was trained to ignore. The score is written
     last: a score file means that the cell is complete.
 
     Returns the seconds of `network`, `resample` (to the original grid), `write` and
@@ -61,7 +62,9 @@ def run_cell(
     write_label_map(prediction, properties, prediction_path)
     clock.lap("write")
     if reference is None:
-        reference = read_reference(label_path, properties)
+        reference = read_reference(
+            label_path, properties, model.label_manager.ignore_label
+        )
     shape = reference.labels.shape
     if shape != prediction.shape:
         raise UserError(

@@ -41,7 +41,7 @@ def error_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for record in records:
         flat = np.ravel(record["confusion"]).tolist()
         row = {"model": record["model"], "case": record["case"]}
-        row |= dict(zip(_pairs(list(record["labels"])), flat, strict=True))
+        row |= dict(zip(_pairs(record["classes"]), flat, strict=True))
         for name, columns in _BANDS.items():
             row |= dict(zip(columns, record["bands"][name], strict=True))
         rows.append(row)

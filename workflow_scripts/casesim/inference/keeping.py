@@ -66,13 +66,15 @@ class Keeper:
         tensors = model.network.state_dict().values()
         return model, sum(tensor.nbytes for tensor in tensors)
 
-    def _load_case(self, data: Path, *label: Path) -> tuple[LoadedCase, int]:
+    def _load_case(
+        self, data: Path, *label: Path, ignore: int | None
+    ) -> tuple[LoadedCase, int]:
         array, _, properties = self._preprocessing.load_preprocessed(
             data.with_suffix("")
         )
         reference = None
         if label:
-            reference = self._label_maps.read_reference(label[0], properties)
+            reference = self._label_maps.read_reference(label[0], properties, ignore)
         size = array.nbytes + (0 if reference is None else reference.nbytes)
         return LoadedCase(array, properties, reference), size
 
@@ -86,10 +88,16 @@ class Keeper:
         plans = tuple(folder / name for name in ("plans.json", "dataset.json"))
         return self._models.fetch(checkpoint, also=plans)
 
-    def case(self, data: Path, label: Path | None) -> Future[Any]:
-        """The `LoadedCase` of a preprocessed case (.b2nd) and its size, likewise."""
+    def case(
+        self, data: Path, label: Path | None, ignore: int | None = None
+    ) -> Future[Any]:
+        """The `LoadedCase` of a preprocessed case (.b2nd) and its size, likewise.
+
+        `ignore` is the number of voxels in the label map that count nowhere.
+        """
         files = [data] if label is None else [data, label]
-        return self._cases.fetch(*files, also=(data.with_suffix(".pkl"),))
+        properties = data.with_suffix(".pkl")
+        return self._cases.fetch(*files, also=(properties,), ignore=ignore)
 
     def trim(self) -> None:
         """Forget what failed, and the least recently used beyond the budget."""

@@ -8,7 +8,7 @@ label maps are (z, y, x) as SimpleITK gives them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,11 @@ def to_label_map(
 
     As `convert_predicted_logits_to_segmentation_with_correct_shape`: logits (class,
     ...) are resampled to the original spacing, the label is the class of the largest
-    one, and cropping and the order of axes are reverted. `properties` are the
-    preprocessed case's. Raises `ValueError` for a network trained on regions instead of
-    labels, of which the workflow makes none.
+    one, and cropping and the order of axes are reverted. Of a network that was trained
+    on regions, each region with a probability above one half gets its number, later
+    ones over earlier ones (`convert_probabilities_to_segmentation`). `properties` are
+    the preprocessed case's.
     """
-    if model.label_manager.has_regions:
-        raise ValueError("the network was trained on regions instead of labels")
     with torch.inference_mode():
         labels = _resampled_labels(model, logits, properties).cpu().numpy()
     whole = np.zeros(properties["shape_before_cropping"], np.uint8)
@@ -56,8 +55,14 @@ def _resampled_labels(
 ) -> torch.Tensor:
     """Label map before cropping is reverted; nnU-Net's `resample_data_or_seg`."""
     shape = [int(n) for n in properties["shape_after_cropping_and_before_resampling"]]
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        if not model.label_manager.has_regions:
+            return _largest(logits)
+        return _of_regions(logits, model.label_manager.regions_class_order)
+
     if list(logits.shape[1:]) == shape:
-        return _largest(logits)
+        return choose(logits)
     configuration = model.configuration_manager
     to = [properties["spacing"][i] for i in model.plans_manager.transpose_forward]
     spacing = list(configuration.spacing)
@@ -65,19 +70,17 @@ def _resampled_labels(
     resample = configuration.resampling_fn_probabilities
     if not _is_linear(resample):
         resampled = resample(logits.cpu().numpy(), shape, spacing, to)
-        return _largest(torch.as_tensor(resampled))
+        return choose(torch.as_tensor(resampled))
     _, axis = determine_do_sep_z_and_axis(
         resample.keywords["force_separate_z"], spacing, to
     )
     if axis is None:
-        return _largest(
-            functional.interpolate(logits[None], shape, mode="trilinear")[0]
-        )
+        return choose(functional.interpolate(logits[None], shape, mode="trilinear")[0])
     # Linear in the plane and nearest neighbour across it. The label can be chosen in
     # between, as the second step only copies slices.
     size = [n for i, n in enumerate(shape) if i != axis]
     planes = logits.movedim(axis + 1, 1)
-    labels = _largest(functional.interpolate(planes, size, mode="bilinear"))
+    labels = choose(functional.interpolate(planes, size, mode="bilinear"))
     # The coordinates and the rounding of scipy.ndimage.map_coordinates.
     ratio = len(labels) / shape[axis]
     nearest = np.floor((ratio * (np.arange(shape[axis]) + 0.5) - 0.5) + 0.5)
@@ -105,6 +108,15 @@ def _largest(logits: torch.Tensor) -> torch.Tensor:
     return labels
 
 
+def _of_regions(logits: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    """The number of the last region that is segmented in each voxel, as uint8."""
+    labels = torch.zeros(logits.shape[1:], dtype=torch.uint8, device=logits.device)
+    for here, number in zip(logits, numbers, strict=True):
+        # The sigmoid is above one half where its argument is above 0.
+        labels.masked_fill_(here > 0, number)
+    return labels
+
+
 def read_label_map(path: PathLike) -> np.ndarray:
     """Read a label map as an integer array (z, y, x); `UserError` names a bad file."""
     try:
@@ -124,13 +136,16 @@ def read_label_map(path: PathLike) -> np.ndarray:
     return whole
 
 
-def read_reference(path: PathLike, properties: Mapping[str, Any]) -> Reference:
+def read_reference(
+    path: PathLike, properties: Mapping[str, Any], ignore: int | None = None
+) -> Reference:
     """The label map of a preprocessed case, on the grid of its original image.
 
-    `properties` are nnU-Net's, whose `spacing` is (z, y, x) in mm. Raises `UserError`
-    for a file that cannot be read.
+    `properties` are nnU-Net's, whose `spacing` is (z, y, x) in mm. Voxels with the
+    number `ignore` are left out of all scores. Raises `UserError` for a file that
+    cannot be read.
     """
-    return Reference.of(read_label_map(path), properties["spacing"])
+    return Reference.of(read_label_map(path), properties["spacing"], ignore)
 
 
 def write_label_map(

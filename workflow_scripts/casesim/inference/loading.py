@@ -32,18 +32,21 @@ class Cache(Generic[Value]):
         self._entries: OrderedDict[Hashable, Future[tuple[Value, int]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def fetch(self, *paths: Path, also: tuple[Path, ...] = ()) -> Future[Any]:
+    def fetch(
+        self, *paths: Path, also: tuple[Path, ...] = (), **options: Hashable
+    ) -> Future[Any]:
         """The value of these files, being loaded unless it is there already.
 
         A file that has been written anew is loaded anew; so is the value when one of
-        the files in `also` has, which `load` finds by itself. Raises `UserError` naming
-        the file that is missing.
+        the files in `also` has, which `load` finds by itself. `options` are handed on
+        to `load`. Raises `UserError` naming the file that is missing.
         """
-        key = tuple(_fingerprint(path) for path in (*paths, *also))
+        files = tuple(_fingerprint(path) for path in (*paths, *also))
+        key = (files, tuple(sorted(options.items())))
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or (entry.done() and entry.exception()):
-                entry = self._loader.submit(self._load, *paths)
+                entry = self._loader.submit(self._load, *paths, **options)
                 self._entries[key] = entry
             self._entries.move_to_end(key)
         return entry

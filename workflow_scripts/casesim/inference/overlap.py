@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from casesim.cohort.targets import number_names
 from casesim.errors import UserError
 from casesim.inference.surface import LAST_BAND, Reference, count_by_band
 
@@ -108,29 +109,40 @@ def score_record(
     case: str,
     prediction: np.ndarray,
     reference: Reference,
-    labels: Mapping[str, int],
+    labels: Mapping[str, int | Sequence[int]],
     regions: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
     """One cell as it is stored in a score file, but for `seconds` and `device`.
 
-    `labels` gives the number of each label by name (0, the background, is left out),
-    `regions` the labels of each region. The arrays are those of `count`.
+    `labels` gives what the mean is of, by name: the number of each label (0, the
+    background, is left out), or the numbers of each region that networks are trained
+    on; `regions` the numbers of each other region. The arrays are those of `count`;
+    voxels that the reference ignores count nowhere.
 
     Returns `model`, `case`, the counts of `labels` and `regions`, `confusion` (rows the
     reference's label, columns the predicted one, the background first and then
-    `labels`), and `bands` (`surface.count_by_band`).
+    `classes`), `classes` (a name for each single label, by number), and `bands`
+    (`surface.count_by_band`).
     """
-    single = {name: (value,) for name, value in labels.items() if value}
-    everything = {**single, **regions}
+    scored = {
+        name: (value,) if isinstance(value, int) else tuple(value)
+        for name, value in labels.items()
+        if value
+    }
+    everything = {**scored, **regions}
     used = max((max(members) for members in everything.values()), default=0)
-    joint = _joint(prediction, reference.labels, used)
+    joint = _joint(reference.counted(prediction), reference.labels, used)
+    if reference.ignored is not None:
+        joint[0, 0] -= np.count_nonzero(reference.ignored)
     counts = _of_regions(joint, everything)
-    numbers = [0, *(value for value in labels.values() if value)]
+    classes = number_names(scored)
+    numbers = [0, *classes]
     return {
         "model": model,
         "case": case,
-        "labels": {name: counts[name] for name in single},
+        "labels": {name: counts[name] for name in scored},
         "regions": {name: counts[name] for name in regions},
+        "classes": list(classes.values()),
         "confusion": joint[np.ix_(numbers, numbers)].tolist(),
         "bands": count_by_band(prediction, reference),
     }

@@ -30,9 +30,10 @@ class Job:
     prediction: Path
     score: Path
     threads: int
-    labels: dict[str, int]
+    labels: dict[str, tuple[int, ...]]
     regions: dict[str, tuple[int, ...]]
     options: dict[str, Any]
+    ignore: int | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,6 +49,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--gpu", required=True, type=int)
         self.add_argument("--labels", required=True, type=parse_regions)
         self.add_argument("--regions", required=True, type=parse_regions)
+        self.add_argument("--ignore", type=int)
         self.add_argument("--tile-step", default=0.5, type=float)
         switch = argparse.BooleanOptionalAction
         self.add_argument("--mirroring", default=True, action=switch)
@@ -60,15 +62,10 @@ class Parser(argparse.ArgumentParser):
     def parse(self, arguments: list[str]) -> dict[str, Any]:
         """The arguments by name, as `Job` has them."""
         given = vars(self.parse_args(arguments))
-        labels = given.pop("labels")
         names = ("mirroring", "tile_step", "bfloat16")
         options = {name: given.pop(name) for name in names}
         del given["gpu"], given["resident"]
-        return {
-            **given,
-            "labels": {name: numbers[0] for name, numbers in labels.items()},
-            "options": options,
-        }
+        return {**given, "options": options}
 
 
 def parse_job(directory: str, arguments: list[str]) -> Job:
@@ -110,7 +107,7 @@ class NnunetPredictor:
         """Begin to load what a waiting request needs."""
         # What is missing is reported when the request's turn comes.
         with suppress(UserError):
-            self._keeper.case(job.data, job.label)
+            self._keeper.case(job.data, job.label, job.ignore)
             self._keeper.model(job.checkpoint)
 
     def run(self, job: Job) -> str:
@@ -124,7 +121,7 @@ class NnunetPredictor:
     def _run(self, job: Job) -> str:
         start = time.perf_counter()
         self._keeper.use_threads(job.threads)
-        loading_case = self._keeper.case(job.data, job.label)
+        loading_case = self._keeper.case(job.data, job.label, job.ignore)
         model, _ = self._keeper.model(job.checkpoint).result()
         case, _ = loading_case.result()
         self._keeper.trim()

@@ -62,22 +62,39 @@ class Reference:
     """A reference label map, with what scoring any model against it needs.
 
     Attributes:
-        labels: integer (z, y, x).
+        labels: integer (z, y, x); 0 where it is ignored.
         bands: uint8 (z, y, x), from `bands`.
+        ignored: bool (z, y, x), voxels that count nowhere; None for none.
     """
 
     labels: np.ndarray
     bands: np.ndarray
+    ignored: np.ndarray | None = None
 
     @classmethod
-    def of(cls, labels: np.ndarray, spacing: Sequence[float]) -> Reference:
-        """The reference with its bands; `spacing` is (z, y, x) in mm."""
-        return cls(labels, bands(labels, spacing))
+    def of(
+        cls, labels: np.ndarray, spacing: Sequence[float], ignore: int | None = None
+    ) -> Reference:
+        """The reference with its bands; `spacing` is (z, y, x) in mm.
+
+        `ignore` is the number of voxels that nobody labelled.
+        """
+        ignored = None if ignore is None else labels == ignore
+        if ignored is not None:
+            labels = np.where(ignored, labels.dtype.type(0), labels)
+        return cls(labels, bands(labels, spacing), ignored)
+
+    def counted(self, prediction: np.ndarray) -> np.ndarray:
+        """A prediction with background where the reference is ignored."""
+        if self.ignored is None:
+            return prediction
+        return np.where(self.ignored, prediction.dtype.type(0), prediction)
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.labels.nbytes + self.bands.nbytes
+        ignored = 0 if self.ignored is None else self.ignored.nbytes
+        return self.labels.nbytes + self.bands.nbytes + ignored
 
 
 def count_by_band(prediction: np.ndarray, reference: Reference) -> dict[str, list[int]]:
@@ -90,7 +107,8 @@ def count_by_band(prediction: np.ndarray, reference: Reference) -> dict[str, lis
     Returns:
         `fp` and `fn`, each (LAST_BAND + 1,) voxels, the nearest band first.
     """
-    predicted, referred = prediction > 0, reference.labels > 0
+    predicted = reference.counted(prediction) > 0
+    referred = reference.labels > 0
     errors = {"fp": predicted & ~referred, "fn": referred & ~predicted}
     return {
         name: np.bincount(reference.bands[where], minlength=LAST_BAND + 1).tolist()

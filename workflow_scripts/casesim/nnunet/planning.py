@@ -64,7 +64,10 @@ def environment(**variables: PathLike) -> Iterator[None]:
 
 
 def dataset_json(
-    pool: Sequence[str], channel_names: Sequence[str], labels: Mapping[str, int]
+    pool: Sequence[str],
+    channel_names: Sequence[str],
+    labels: Mapping[str, int | Sequence[int]],
+    regions_class_order: Sequence[int] = (),
 ) -> dict[str, Any]:
     """nnU-Net's dataset.json, with the cases listed one by one.
 
@@ -74,7 +77,16 @@ def dataset_json(
     return {
         "name": DATASET,
         "channel_names": {str(i): name for i, name in enumerate(channel_names)},
-        "labels": {name: int(value) for name, value in labels.items()},
+        "labels": {
+            name: value if isinstance(value, int) else list(value)
+            for name, value in labels.items()
+        },
+        # What is written where a region is segmented.
+        **(
+            {"regions_class_order": list(regions_class_order)}
+            if regions_class_order
+            else {}
+        ),
         "numTraining": len(pool),
         "file_ending": FILE_ENDING,
         "overwrite_image_reader_writer": "SimpleITKIO",
@@ -96,10 +108,11 @@ def plan(
     preprocessed: PathLike,
     pool: Sequence[str],
     channel_names: Sequence[str],
-    labels: Mapping[str, int],
+    labels: Mapping[str, int | Sequence[int]],
     nnunet_config: Mapping[str, Any],
     processes: int,
     own_plans: PathLike | None = None,
+    regions_class_order: Sequence[int] = (),
 ) -> None:
     """Run nnU-Net's own fingerprint extraction and planning over the pool.
 
@@ -108,13 +121,14 @@ def plan(
     nnU-Net works in an empty temporary folder, as it would otherwise keep an old
     fingerprint and merge old configurations.
 
-    `raw` and `preprocessed` are the folders of the data set, `labels` includes
-    background 0, and `nnunet_config` has `configuration`, `planner` (a key of
-    `PLANNERS`), `target_spacing` (z, y, x in mm, or None), `gpu_memory_target_gb` (None
-    for what nnU-Net documents for the planner) and `batch_size` (None for the
-    planner's). With `own_plans`, a file of nnU-Net's, nothing is planned: these are
-    taken, with `batch_size` if it is given. The caller needs a main guard: nnU-Net
-    spawns processes.
+    `raw` and `preprocessed` are the folders of the data set. `labels` includes
+    background 0; where some are unions of numbers, networks are trained on regions, and
+    `regions_class_order` says what number each region gets. `nnunet_config` has
+    `configuration`, `planner` (a key of `PLANNERS`), `target_spacing` (z, y, x in mm,
+    or None), `gpu_memory_target_gb` (None for what nnU-Net documents for the planner)
+    and `batch_size` (None for the planner's). With `own_plans`, a file of nnU-Net's,
+    nothing is planned: these are taken, with `batch_size` if it is given. The caller
+    needs a main guard: nnU-Net spawns processes.
 
     Raises `UserError` when the configuration cannot be had for these images, or when
     plans of one's own were made for others.
@@ -127,7 +141,7 @@ def plan(
             "predictions of another model as its input, for every model and case."
         )
     raw, preprocessed = Path(raw), Path(preprocessed)
-    dataset = dataset_json(pool, channel_names, labels)
+    dataset = dataset_json(pool, channel_names, labels, regions_class_order)
     processes = max(1, min(processes, len(pool)))
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         work_raw = Path(folder, "raw", DATASET)

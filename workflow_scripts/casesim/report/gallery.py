@@ -55,7 +55,7 @@ def draw(
     cells = figure.subfigures(down, across, squeeze=False)
     colours = slices.label_colours(labels)
     for case, cell in zip(cases, cells.flat, strict=False):
-        number = int((case.label > 0).sum(axis=(1, 2)).argmax())
+        number = int(slices.lesion(case.label, labels).sum(axis=(1, 2)).argmax())
         box = slices.head_box(next(iter(case.images.values()))[number])
         panels = cell.subplots(1, len(case.images), squeeze=False)[0]
         for axes, (name, image) in zip(panels, case.images.items(), strict=True):

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from casesim.cohort.targets import IGNORE
 from casesim.report import slices, style
 
 
@@ -30,16 +31,17 @@ class Overlay:
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def disagreeing_slice(overlay: Overlay) -> int:
-    """The slice in which before and after differ in most voxels.
+def disagreeing_slice(overlay: Overlay, labels: Mapping[str, int]) -> int:
+    """The slice in which before and after differ in most voxels that count.
 
     Where they are equal, the one in which they differ most from the reference, and then
     the one with most lesion; the lowest where that ties.
     """
+    counted = overlay.reference != labels.get(IGNORE, -1)
     for different in (
-        overlay.before != overlay.after,
-        overlay.before != overlay.reference,
-        overlay.reference > 0,
+        counted & (overlay.before != overlay.after),
+        counted & (overlay.before != overlay.reference),
+        slices.lesion(overlay.reference, labels),
     ):
         voxels = different.sum(axis=(1, 2))
         if voxels.any():
@@ -57,7 +59,7 @@ def draw(
 
     Args:
         cases: such as the most improved and the most worsened one.
-        labels: foreground label name to number.
+        labels: foreground label name to number, the ignored one among them if any.
         png, svg: files to write.
     """
     if not cases:
@@ -66,7 +68,7 @@ def draw(
     panels = figure.subplots(len(cases), 3, squeeze=False)
     colours = slices.label_colours(labels)
     for row, case in zip(panels, cases, strict=True):
-        number = disagreeing_slice(case)
+        number = disagreeing_slice(case, labels)
         box = slices.head_box(case.image[number])
         for axes, name, mask in zip(
             row,

@@ -9,15 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from casesim.cohort.targets import IGNORE
 from casesim.report import style
 
 
+def lesion(label: npt.NDArray[Any], labels: Mapping[str, int]) -> npt.NDArray[Any]:
+    """Where a label map has a label that is not the ignored one."""
+    wanted = [number for name, number in labels.items() if name != IGNORE]
+    return np.isin(label, wanted)
+
+
 def label_colours(labels: Mapping[str, int]) -> dict[int, str]:
-    """A colour for each label number."""
-    return {
+    """A colour for each label number; grey for the ignored one."""
+    colours = {
         number: style.LABEL_COLOURS[i % len(style.LABEL_COLOURS)]
         for i, number in enumerate(sorted(labels.values()))
     }
+    if IGNORE in labels:
+        colours[labels[IGNORE]] = style.GREY
+    return colours
 
 
 def label_key(

@@ -216,7 +216,8 @@ def _fingerprint(
         "version": _VERSION,
         "cases": data.digest(),
         "plans": plans,
-        "labels": dataset["labels"],
+        # In their order, which is that of the outputs for regions.
+        "labels": list(dataset["labels"].items()),
         "channels": dataset["channel_names"],
         "configuration": configuration,
         "schedule": {

@@ -54,6 +54,23 @@ def test_label_outside_the_brain(folder: Folder) -> None:
     assert "labels 5 voxels outside the brain" in problem.problem
 
 
+def test_ignored_voxels_are_no_label(folder: Folder) -> None:
+    folder.describe(labels={"background": 0, "edema": 1, "core": 2, "ignore": 3})
+    label = label_of(0)
+    label[:, :, -1] = 3  # also outside the brain
+    save(folder.label(0), label)
+    assert folder.check() == []
+    save(folder.label(1), np.where(label == 3, label, 0))
+    assert "is an empty label map" in only(folder.check()).problem
+
+
+def test_regions_may_overlap(folder: Folder) -> None:
+    folder.describe(
+        labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1, 2]
+    )
+    assert folder.check() == []
+
+
 @pytest.mark.parametrize(
     ("found", "hint"),
     [

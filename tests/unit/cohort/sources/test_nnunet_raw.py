@@ -10,6 +10,13 @@ from unit.cohort.folders import NNUNET_JSON, config, nnunet_folder, texts, touch
 from casesim.cohort.loading import load_cohort
 from casesim.errors import UserError
 
+REGIONS = {
+    "background": 0,
+    "whole tumor": [1, 2, 3],
+    "tumor_core": [2, 3],
+    "enhancing_tumor": 3,
+}
+
 
 def test_nnunet(tmp_path: Path) -> None:
     root = nnunet_folder(tmp_path, ["a", "b_0001", "c"])
@@ -46,8 +53,25 @@ def test_nnunet_cases_listed_in_dataset_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": {"background": 0, "whole": [1, 2]}}, "is a region"),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "'ignore'"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 3}}, "after .* label, 2"),
+        ({"labels": REGIONS}, r'3 regions, but "regions_class_order" is None'),
+        (
+            {"labels": REGIONS, "regions_class_order": [1, 2]},
+            r"\[1, 2\]: it must hold a label number for each region",
+        ),
+        (
+            {"labels": REGIONS, "regions_class_order": [1, 1, 3]},
+            r"writes 1 where tumor_core is segmented",
+        ),
+        (
+            {
+                "labels": {"background": 0, "a": [1, 2], "b": [4]},
+                "regions_class_order": [1, 4],
+            },
+            "without gaps",
+        ),
+        ({"labels": {"background": 0, "a": [0, 1]}}, "numbers above 0"),
+        ({"labels": {"rest": 0, "a": [1, 2]}}, "'background' must"),
         ({"labels": {"background": 0, "a": "one"}}, "'one'"),
         ({"file_ending": ".mha"}, "Convert the images"),
     ],
@@ -58,3 +82,34 @@ def test_unusable_nnunet_json(
     root = nnunet_folder(tmp_path, ["a", "b", "c"], **changes)
     with pytest.raises(UserError, match=message):
         load_cohort(config("nnunet", root))
+
+
+def test_regions_and_an_ignored_label(tmp_path: Path) -> None:
+    declared = {**REGIONS, "ignore": 4}
+    root = nnunet_folder(
+        tmp_path, ["a", "b", "c"], labels=declared, regions_class_order=[1, 2, 3]
+    )
+    cohort = load_cohort(config("nnunet", root))
+    assert cohort.labels == {
+        **{"background": 0, "label_1": 1, "label_2": 2},
+        "enhancing_tumor": 3,
+    }
+    assert cohort.scored == {
+        **{"whole_tumor": (1, 2, 3), "tumor_core": (2, 3)},
+        "enhancing_tumor": (3,),
+    }
+    assert cohort.targets.class_order == (1, 2, 3)
+    assert cohort.targets.ignore == 4
+    assert cohort.label_map == {number: number for number in range(5)}
+    # What nnU-Net is told is what the user has told, with names for files.
+    written = {name.replace(" ", "_"): number for name, number in declared.items()}
+    assert list(cohort.dataset_labels.items()) == list(written.items())
+
+
+def test_an_ignored_label_beside_plain_ones(tmp_path: Path) -> None:
+    labels = {"background": 0, "edema": [1], "core": 2, "ignore": 3}
+    root = nnunet_folder(tmp_path, ["a", "b", "c"], labels=labels)
+    cohort = load_cohort(config("nnunet", root))
+    assert cohort.labels == {"background": 0, "edema": 1, "core": 2}
+    assert cohort.scored == {"edema": (1,), "core": (2,)}
+    assert cohort.dataset_labels == {**cohort.labels, "ignore": 3}

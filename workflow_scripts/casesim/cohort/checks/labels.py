@@ -38,7 +38,7 @@ def check_label(label: Volume, case: Case, cohort: Cohort, report: Report) -> No
             f"{listed}.",
             _declare_labels(case, set(whole)),
         )
-    if set(found) == {0}:
+    if not set(found) - {0, cohort.targets.ignore}:
         report.error(
             f"{label.path} is an empty label map: all background.",
             "Take the case out, or draw its lesion: as a pool case it teaches a model "
@@ -64,13 +64,19 @@ def _declare_labels(case: Case, found: set[int]) -> str:
     return "Correct the label map, or give the label a name in cohort.brats.labels."
 
 
-def check_brain(channels: Sequence[Channel], label: Volume, report: Report) -> None:
-    """Labels where all channels are 0, unless 0 is a tissue (CT)."""
+def check_brain(
+    channels: Sequence[Channel],
+    label: Volume,
+    report: Report,
+    ignore: int | None = None,
+) -> None:
+    """Labels where all channels are 0, unless 0 is a tissue (CT) or they are
+    ignored."""
     if not zero_is_background(channel.name for channel in channels):
         return
     if any(channel.voxels.shape != label.voxels.shape for channel in channels):
         return
-    outside = label.voxels != 0
+    outside = (label.voxels != 0) & (label.voxels != ignore)
     for channel in channels:
         outside &= channel.voxels == 0
     count = int(np.count_nonzero(outside))

@@ -61,7 +61,7 @@ def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None
         return report.problems, None
     check_network_input(channels, report)
     if label:
-        check_brain(channels, label, report)
+        check_brain(channels, label, report, cohort.targets.ignore)
     return report.problems, _digest(channels, label)
 
 

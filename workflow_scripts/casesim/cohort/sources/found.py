@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from casesim.cohort.problem import Problem
+from casesim.cohort.targets import LABELS_ALONE, Targets
 from casesim.errors import UserError
 
 FILE_ENDINGS = (".nii.gz", ".nii")
@@ -45,6 +46,7 @@ class Found:
     label_map: dict[int, int]
     problems: list[Problem]
     expected: str = ""
+    targets: Targets = LABELS_ALONE
 
 
 def data_folder(config: Mapping[str, Any]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from casesim.cohort.problem import WHOLE_COHORT, Problem
 from casesim.cohort.sources.dataset_json import (
     channel_names,
-    label_numbers,
+    labels_and_targets,
     read_dataset_json,
 )
 from casesim.cohort.sources.found import (
@@ -50,7 +50,7 @@ def read(config: Mapping[str, Any]) -> Found:
     if not isinstance(content.get("labels"), dict):
         raise UserError(f'{path}: "labels" must be an object.')
     channels = channel_names(path, content, "channel_names")
-    labels = label_numbers(str(path), content["labels"])
+    labels, targets = labels_and_targets(str(path), content)
     if isinstance(content.get("dataset"), dict):
         candidates = _listed_cases(path, content["dataset"], len(channels))
         problems: list[Problem] = []
@@ -60,10 +60,11 @@ def read(config: Mapping[str, Any]) -> Found:
         candidates,
         channels,
         labels,
-        {number: number for number in labels.values()},
+        {n: n for n in (*labels.values(), targets.ignore) if n is not None},
         problems,
         f"Expected: {root}/imagesTr/<case>_0000{ending} and "
         f"{root}/labelsTr/<case>{ending}.",
+        targets,
     )
 
 
