@@ -79,6 +79,31 @@ rule import_new_case:
         "../workflow_scripts/cohort/import_new_case.py"
 
 
+rule channels:
+    """Which channel of which image is unlike the cohort's: the rows do not see it."""
+    input:
+        images=[
+            f"{RAW}/imagesTr/{name}.nii.gz"
+            for name in image_files(COHORT.pool, range(len(CHANNEL_FILES)))
+        ],
+        labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.pool),
+    output:
+        table="results/channels.tsv",
+    log:
+        "logs/channels.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime="2h",
+    params:
+        cases=COHORT.pool,
+        channel_names=COHORT.channel_names,
+    script:
+        "../workflow_scripts/cohort/channels.py"
+
+
 rule plan:
     """nnU-Net's fingerprint and plans, once, over the pool."""
     input:

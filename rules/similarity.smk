@@ -93,10 +93,16 @@ rule dendrogram:
 
 
 rule case_effects:
-    """What each train case does to others, and how hard it is itself: which to review."""
+    """Which train cases to review first, and which error each of them looks like."""
     input:
         matrix=f"results/similarity/{STUDY.matrix}.tsv",
+        clusters="results/similarity/clusters.tsv",
+        rows=expand("results/errors/finetuned/{case}.tsv", case=COHORT.train),
+        # Cell by cell: the model's whole row holds the held-out cases, too.
+        base=list_scores("base", COHORT.pool),
+        channels="results/channels.tsv",
     output:
+        signatures="results/similarity/signatures.tsv",
         table=report(
             "results/similarity/cases.tsv",
             category="Similarity",
@@ -115,6 +121,11 @@ rule case_effects:
     localrule: True
     conda:
         "../envs/analysis.yaml"
+    params:
+        train=COHORT.train,
+        pool=COHORT.pool,
+        labels=STUDY.foreground,
+        regions=config["regions"],
     script:
         "../workflow_scripts/similarity/case_effects.py"
 

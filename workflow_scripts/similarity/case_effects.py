@@ -1,4 +1,4 @@
-"""Row and column effect of each train case, ranked, with a word for why."""
+"""Which train cases to review first: their effects, and which error each looks like."""
 
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,54 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.report import effects
-        from casesim.similarity.effects import case_effects
-        from casesim.similarity.matrix import read_matrix
+        import pandas as pd
 
-        table = case_effects(read_matrix(snakemake.input.matrix))
-        with atomic_path(snakemake.output.table) as temporary:
-            table.to_csv(temporary, sep="\t", index=False)
-        effects.draw(table, snakemake.output.png, snakemake.output.svg)
+        from casesim.inference import errors, overlap
+        from casesim.report import effects as figure
+        from casesim.similarity.clustering import read_clusters
+        from casesim.similarity.effects import case_effects
+        from casesim.similarity.kinds import classify
+        from casesim.similarity.matrix import read_matrix
+        from casesim.similarity.review import review
+        from casesim.similarity.signatures import signatures
+
+        train, pool = snakemake.params.train, snakemake.params.pool
+        labels = snakemake.params.labels
+
+        rows = [errors.read_table(path) for path in snakemake.input.rows]
+        cells = [overlap.read_record(path) for path in snakemake.input.base]
+        base = errors.error_table(cells)
+        positions = {number: i for i, number in enumerate(labels.values(), start=1)}
+        found = signatures(
+            errors.from_tables(rows, list(labels)).select(
+                [f"finetuned/{case}" for case in train], pool
+            ),
+            errors.from_tables([base], list(labels)).select(["base"], pool),
+            {
+                name: [positions[number] for number in members]
+                for name, members in snakemake.params.regions.items()
+            },
+        )
+        channels = pd.read_csv(
+            snakemake.input.channels,
+            sep="\t",
+            dtype={"case": str, "channel": str},
+            keep_default_na=False,
+            na_values={"score": [""], "distance": [""], "z": [""]},
+        )
+        table = review(
+            case_effects(read_matrix(snakemake.input.matrix)),
+            classify(found, sorted(train), channels),
+            read_clusters(snakemake.input.clusters),
+        )
+        written = table.assign(worst=table["worst"].map({True: "true", False: "false"}))
+        for content, path in (
+            (written, snakemake.output.table),
+            (found.table, snakemake.output.signatures),
+        ):
+            with atomic_path(path) as temporary:
+                content.to_csv(temporary, sep="\t", index=False)
+        figure.draw(table, snakemake.output.png, snakemake.output.svg)
 
 
 if __name__ == "__main__":

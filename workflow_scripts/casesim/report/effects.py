@@ -10,13 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from casesim.report import style
-from casesim.similarity.effects import BAD_IMAGE, FINE, RARE, WRONG_LABEL
+from casesim.similarity import kinds
 
-_WORD_STYLE = {
-    WRONG_LABEL: (style.VERMILION, "v"),
-    BAD_IMAGE: (style.PURPLE, "X"),
-    RARE: (style.GREEN, "D"),
-    FINE: (style.GREY, "o"),
+_KIND_STYLE = {
+    kinds.OVER: (style.VERMILION, "^"),
+    kinds.UNDER: (style.BLUE, "v"),
+    kinds.DISPLACED: (style.PURPLE, "X"),
+    kinds.EXCHANGED: (style.ORANGE, "s"),
+    kinds.BAD_IMAGE: (style.SKY, "P"),
+    kinds.HARD: (style.GREEN, "D"),
+    kinds.NOTHING: (style.GREY, "o"),
 }
 
 
@@ -24,7 +27,7 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
     """Donor effect (row) against recipient effect (column) of each train case.
 
     Args:
-        effects: from `similarity.effects.case_effects`.
+        effects: from `similarity.review.review`.
         png, svg: files to write.
     """
     figure = plt.figure(figsize=(9, 6), layout=style.layout())
@@ -32,8 +35,9 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
     axes.axhline(0, color="#D0D0D0", linewidth=0.9)
     axes.axvline(0, color="#D0D0D0", linewidth=0.9)
     handles = []
-    for word, (colour, shape) in _WORD_STYLE.items():
-        chosen = effects[effects["word"] == word]
+    kind_of = effects["kind"].map(kinds.short)
+    for kind, (colour, shape) in _KIND_STYLE.items():
+        chosen = effects[kind_of == kind]
         axes.scatter(
             chosen["recipient_effect"],
             chosen["donor_effect"],
@@ -49,7 +53,7 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
                 color=colour,
                 marker=shape,
                 linestyle="none",
-                label=f"{word} ({len(chosen)})",
+                label=f"{kind} ({len(chosen)})",
             )
         )
     axes.margins(0.12)
@@ -65,7 +69,7 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
         handles=handles, loc="outside right upper", fontsize=9, frameon=False
     )
     figure.canvas.draw()
-    notable = effects[effects["word"] != FINE]
+    notable = effects[kind_of != kinds.NOTHING]
     crowded = _name_points(axes, notable, effects)
     _list_names(
         figure, notable[notable["case"].isin(crowded)], legend.get_window_extent()
@@ -80,9 +84,9 @@ def _list_names(
     if cases.empty:
         return
     lines = ["No room for a name beside the point:"]
-    for word, names in cases.groupby("word", sort=False)["case"]:
+    for kind, names in cases.groupby("kind", sort=False)["case"]:
         lines += textwrap.wrap(
-            f"{word} {', '.join(map(str, names))}", 38, break_on_hyphens=False
+            f"{kind}: {', '.join(map(str, names))}", 38, break_on_hyphens=False
         )
     if len(lines) > most:
         lines[most - 1 :] = ["and more: see cases.tsv"]

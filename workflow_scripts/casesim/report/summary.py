@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from casesim.similarity.kinds import NOTHING
+
 NUMBER_TO_REVIEW = 3
 
 
@@ -55,12 +57,11 @@ def _worst_cluster(clustering: Mapping[str, Any]) -> str:
 
 def _reason(case: Mapping[Any, Any]) -> str:
     """Why a case is among the first, with the numbers that it rests on."""
-    word = case.get("kind") or case["word"]
-    row = f"other cases lose {_loss(case['donor_effect'])} Dice by its model"
-    column = f"models of others lose {_loss(case['recipient_effect'])} on it"
-    if word == "fine":
-        return f"nothing unusual, only the lowest of the rest ({row})"
-    return f"{word} ({row}, {column})"
+    kind = case["kind"]
+    if kind == NOTHING:
+        row = f"other cases lose {_loss(case['donor_effect'])} Dice by its model"
+        return f"{kind}, only the lowest of the rest ({row})"
+    return f"{kind} ({case['evidence']})"
 
 
 def _loss(effect: float) -> str:

@@ -9,17 +9,6 @@ import pandas as pd
 from casesim.similarity.matrix import row_statistics, without_diagonal
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
-# A case stands out when its effect is this many robust standard deviations below the
-# usual one (Leys et al., J. Exp. Soc. Psychol. 49:764, 2013), and also by an amount of
-# Dice that matters to a reader.
-OUTLYING_Z = -2.5
-OUTLYING_DICE = -0.05
-FINE = "fine"
-WRONG_LABEL = "wrong label?"
-BAD_IMAGE = "bad image or grossly wrong label?"
-RARE = "rare but right?"
 
 
 def median_polish(
@@ -83,26 +72,15 @@ def robust_z(values: FloatArray) -> FloatArray:
 
 
 def case_effects(matrix: pd.DataFrame) -> pd.DataFrame:
-    """What each train case does as donor (row) and as recipient (column), and why.
+    """What each train case does as donor (row) and as recipient (column).
 
-    Two-way fit by median polish on the matrix without its diagonal. An effect is low
-    when its robust z is at most -2.5 and the effect itself at most -0.05 Dice. Then
-
-    | row | column | word |
-    |---|---|---|
-    | low | usual | wrong label? |
-    | low | low | bad image or grossly wrong label? |
-    | usual | low | rare but right? |
-    | usual | usual | fine |
-
-    The second row names two reasons because columns are scored against the case's own
-    label map: where that map is far off, sound models score low on it as well. Words
-    are advice on what to review first, never a verdict.
+    Two-way fit by median polish on the matrix without its diagonal. What a low row, a
+    low column or both mean is said by `kinds`, which know more of a case than Dice.
 
     Returns:
         Ranked, the lowest donor effect first: `rank, case, donor_effect, donor_z,
         recipient_effect, recipient_z, residual` (median absolute residual of the row:
-        how far its pattern departs from row plus column), `row_mean, row_max, word`.
+        how far its pattern departs from row plus column), `row_mean, row_max`.
     """
     matrix = matrix.sort_index()
     others = without_diagonal(matrix)
@@ -120,7 +98,6 @@ def case_effects(matrix: pd.DataFrame) -> pd.DataFrame:
         recipient_effect=recipient,
         recipient_z=recipient_z,
         residual=pd.DataFrame(np.abs(residual)).median(axis=1).to_numpy(),
-        word=_words(_is_low(donor, donor_z), _is_low(recipient, recipient_z)),
     )
     table = table.sort_values(["donor_effect", "case"], kind="stable")
     table.insert(0, "rank", range(1, len(table) + 1))
@@ -135,24 +112,5 @@ def case_effects(matrix: pd.DataFrame) -> pd.DataFrame:
             "residual",
             "row_mean",
             "row_max",
-            "word",
         ]
     ].reset_index(drop=True)
-
-
-def _is_low(effect: FloatArray, z: FloatArray) -> BoolArray:
-    # A NaN effect compares as False: what is not known is not called low.
-    return (z <= OUTLYING_Z) & (effect <= OUTLYING_DICE)
-
-
-def _words(low_row: BoolArray, low_column: BoolArray) -> list[str]:
-    words = {
-        (True, False): WRONG_LABEL,
-        (True, True): BAD_IMAGE,
-        (False, True): RARE,
-        (False, False): FINE,
-    }
-    return [
-        words[bool(row), bool(column)]
-        for row, column in zip(low_row, low_column, strict=True)
-    ]

@@ -1,0 +1,122 @@
+"""A spoilt channel is found and named; an odd scanner is not taken for one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from casesim.cohort.channels import compare, describe, describe_cases
+from casesim.cohort.phantom.catalogue import CHANNEL_NAMES, case_ids
+from casesim.cohort.phantom.patient import generate
+from casesim.similarity.kinds import BAD_CHANNEL
+
+PLANTED = ["corrupted_channel"] * 4 + ["odd_scanner", "small_lesion", "multifocal"]
+PHANTOM = {"shape": [16, 40, 40], "spacing": [4.0, 4.0, 4.0], "scanners": 3}
+
+
+@pytest.fixture(scope="module")
+def cohort() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    names = [*PLANTED, *[""] * 17]
+    cases = {}
+    for case, planted in zip(case_ids(len(names)), names, strict=True):
+        phantom = generate(case, PHANTOM, planted, 3)
+        cases[case] = phantom.image, phantom.label
+    return cases
+
+
+def described(cases: dict[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    parts = [
+        describe(image, label, CHANNEL_NAMES).assign(case=case)
+        for case, (image, label) in cases.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def worst(table: pd.DataFrame) -> pd.DataFrame:
+    return table.loc[table.groupby("case")["score"].idxmax()].set_index("case")
+
+
+def test_spoilt_channels_stand_out_and_controls_do_not(
+    cohort: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    table = worst(compare(described(cohort)))
+    spoilt = np.arange(len(table)) < 4
+    assert roc_auc_score(spoilt, table["score"]) >= 0.9
+    assert not (table["score"][5:] >= BAD_CHANNEL).any()
+
+
+@pytest.mark.parametrize("channel", range(4))
+def test_the_spoilt_channel_is_named(
+    cohort: dict[str, tuple[np.ndarray, np.ndarray]], channel: int
+) -> None:
+    case = "phantom_020"
+    image, label = cohort[case]
+    spoilt = image.copy()
+    inside = spoilt[channel] > 0
+    spoilt[channel][inside] = spoilt[channel][inside].max() - spoilt[channel][inside]
+    changed = {**cohort, case: (spoilt, label)}
+    assert (
+        worst(compare(described(changed))).loc[case, "channel"]
+        == (CHANNEL_NAMES[channel])
+    )
+
+
+def test_gain_and_offset_change_nothing(
+    cohort: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    image, label = cohort["phantom_010"]
+    scaled = image * np.array([2.0, 0.5, 3.0, 1.0])[:, None, None, None]
+    first, second = (
+        describe(x, label, CHANNEL_NAMES)["value"].to_numpy() for x in (image, scaled)
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-3)
+
+
+def test_a_channel_without_contrast_is_as_unusual_as_can_be(
+    cohort: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    image, label = cohort["phantom_012"]
+    flat = image.copy()
+    flat[2] = 0
+    table = compare(described({**cohort, "phantom_012": (flat, label)}))
+    found = worst(table).loc["phantom_012"]
+    assert found["channel"] == "T1gd"
+    assert found["score"] >= BAD_CHANNEL
+
+
+def test_the_order_of_cases_changes_nothing(
+    cohort: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    table = described(cohort)
+    turned = table.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(
+        compare(table), compare(turned), check_exact=False, rtol=1e-9
+    )
+
+
+def test_one_channel_is_compared_with_the_cohort_alone() -> None:
+    draw = np.random.default_rng(0)
+    images = [draw.normal(100, 10, (1, 8, 16, 16)) for _ in range(12)]
+    images[5] = images[5].cumsum(axis=3)
+    empty = np.zeros((8, 16, 16), np.uint8)
+    parts = [
+        describe(image, empty, ["CT"]).assign(case=f"{i:02d}")
+        for i, image in enumerate(images)
+    ]
+    table = compare(pd.concat(parts, ignore_index=True)).set_index("case")
+    assert table["score"].idxmax() == "05"
+    assert (table["score"] == table["distance"]).all()
+
+
+def test_files_are_described_as_arrays_are(
+    tmp_path: object, cohort: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    image, label = cohort["phantom_001"]
+    paths = [f"{tmp_path}/{i}.nii.gz" for i in range(5)]
+    for path, array in zip(paths, [*image, label], strict=True):
+        sitk.WriteImage(sitk.GetImageFromArray(array), path)
+    table = describe_cases({"a": (paths[:4], paths[4])}, CHANNEL_NAMES, 2)
+    expected = describe(image, label, CHANNEL_NAMES)
+    np.testing.assert_allclose(table["value"], expected["value"])

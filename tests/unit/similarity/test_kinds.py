@@ -1,0 +1,113 @@
+"""Each rule on simulated cohorts, and what must not be accused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from unit.similarity.simulated_errors import SOUND, Defect, simulate_errors
+
+from casesim.similarity import kinds
+from casesim.similarity.kinds import classify, short
+from casesim.similarity.signatures import signatures
+
+PLANTED = {
+    kinds.OVER: Defect(grown=0.45),
+    kinds.UNDER: Defect(grown=-0.6),
+    kinds.DISPLACED: Defect(apart=0.7),
+    kinds.EXCHANGED: Defect(exchanged=(1, 2)),
+}
+HARD = Defect(hard=0.35, taught=0.0)
+
+
+def judge(
+    defects: list[Defect], seed: int = 0, rows: bool = True, **options: pd.DataFrame
+) -> pd.DataFrame:
+    errors, base = simulate_errors(defects, seed)
+    found = signatures(errors if rows else None, base, {})
+    return classify(found, errors.cases, **options)
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("kind", PLANTED)
+def test_each_kind_is_named(kind: str, rows: bool) -> None:
+    table = judge([SOUND] * 20 + [PLANTED[kind]] * 3, rows=rows)
+    assert [short(found) for found in table["kind"][20:]] == [kind] * 3
+    assert not table["kind"][:20].map(short).isin(kinds.LABEL_KINDS).any()
+    assert (table["strength"][20:] >= kinds.STRONG).all()
+    assert (table["evidence"][20:] != "").all()
+
+
+def test_the_exchanged_labels_are_named() -> None:
+    table = judge([SOUND] * 20 + [Defect(exchanged=(0, 2))])
+    assert table["kind"].iloc[-1] == "labels exchanged: edema and rim"
+
+
+def test_a_hard_case_is_no_wrong_label() -> None:
+    table = judge([SOUND] * 20 + [HARD])
+    assert table["kind"].iloc[-1] == kinds.HARD
+
+
+def test_a_mixed_cohort_is_sorted_out_and_hardly_a_sound_case_accused() -> None:
+    defects = [defect for defect in PLANTED.values() for _ in range(4)]
+    wanted = [kind for kind in PLANTED for _ in range(4)]
+    right = accused = 0
+    for seed in range(5):
+        table = judge(defects + [SOUND] * 30 + [HARD] * 2, seed)
+        found = [short(kind) for kind in table["kind"]]
+        right += sum(a == b for a, b in zip(found, wanted, strict=False))
+        accused += sum(kind in kinds.LABEL_KINDS for kind in found[16:])
+    assert right >= 0.9 * 5 * 16
+    assert accused <= 0.05 * 5 * 32
+
+
+def test_a_cohort_without_defects_is_not_accused() -> None:
+    accused = sum(
+        judge([SOUND] * 40, seed)["kind"].isin(kinds.LABEL_KINDS).sum()
+        for seed in range(5)
+    )
+    assert accused <= 0.05 * 200
+
+
+def test_a_row_that_teaches_the_opposite_is_no_evidence() -> None:
+    """Others call the map too large, but its model draws too little."""
+    table = judge([SOUND] * 20 + [Defect(grown=0.5, taught=-1.0)])
+    last = str(table["kind"].iloc[-1])
+    assert short(last) not in (kinds.OVER, kinds.UNDER)
+
+
+def channels(score: float, case: str = "case_020") -> pd.DataFrame:
+    rows = [
+        (f"case_{i:03d}", name, 0.5, "noise", 0.4) for i in range(22) for name in "AB"
+    ]
+    table = pd.DataFrame(rows, columns=["case", "channel", "score", "number", "z"])
+    table.loc[(table["case"] == case) & (table["channel"] == "B"), "score"] = score
+    return table
+
+
+def test_a_bad_channel_is_named_unless_the_label_is_worse() -> None:
+    defects = [SOUND] * 20 + [SOUND, PLANTED[kinds.OVER]]
+    table = judge(defects, channels=channels(2.0))
+    assert table.loc["case_020", "kind"] == kinds.BAD_IMAGE
+    assert table.loc["case_020", "channel"] == "B"
+    assert "noise" in str(table.loc["case_020", "evidence"])
+    table = judge(defects, channels=channels(2.0, "case_021"))
+    assert table.loc["case_021", "kind"] == kinds.OVER
+    assert table.loc["case_021", "channel_score"] == 2.0
+    table = judge(defects, channels=channels(kinds.BAD_CHANNEL - 0.01))
+    assert table.loc["case_020", "kind"] != kinds.BAD_IMAGE
+
+
+def test_a_data_set_with_one_label_has_nothing_to_exchange() -> None:
+    errors, base = simulate_errors([SOUND] * 20 + [PLANTED[kinds.OVER]])
+    single = [
+        type(e)(e.models, e.cases, ["tumour"], _merged(e.confusion), e.fp, e.fn)
+        for e in (errors, base)
+    ]
+    table = classify(signatures(single[0], single[1], {}), errors.cases)
+    assert table["kind"].iloc[-1] == kinds.OVER
+    assert table["gain"].isna().all()
+
+
+def _merged(confusion: np.ndarray) -> np.ndarray:
+    edges = [0, 1]
+    rows = np.add.reduceat(confusion, edges, axis=2)
+    return np.add.reduceat(rows, edges, axis=3)

@@ -1,0 +1,249 @@
+"""Which error it is: a kind for each case, by fixed rules on its signature.
+
+No rule is trained and none reads a truth. The thresholds are below, their reasons in
+docs/evidence.md. Each kind asks two questions that are answered by different cells:
+
+* do others contradict the label map? (the column of the case, or the base model and,
+  better, a model that never saw it)
+* does a model taught by it carry the error to other cases? (the row)
+
+A case that is merely hard is contradicted by others, too, but teaches nothing wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from casesim.similarity.signatures import FOREGROUND, Signatures
+
+OVER = "over-segmented"
+UNDER = "under-segmented or missed"
+DISPLACED = "displaced or of another image"
+EXCHANGED = "labels exchanged"
+BAD_IMAGE = "bad image"
+HARD = "hard, but consistent"
+NOTHING = "nothing conspicuous"
+LABEL_KINDS = (OVER, UNDER, DISPLACED, EXCHANGED)
+KINDS = (*LABEL_KINDS, BAD_IMAGE, HARD, NOTHING)
+
+# Robust standard deviations beyond which more is not stronger: one side alone must not
+# make a kind.
+LARGEST_Z = 8.0
+# Geometric mean of the two sides' z (or the one side's, where there is no row) that
+# makes a kind: a side that says nothing is not made up for by the other.
+STRONG = 3.0
+STRONG_ALONE = 5.0
+# Each side must at least point the same way.
+POINTS = 1.5
+# Others contradict a label map by less than this: too little to act on, whatever the z.
+SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05, "exchange": 0.05}
+# Two labels are exchanged only if exchanging them back is better than not to.
+SMALLEST_GAIN = 0.1
+# A channel is bad by its distance relative to the next channel's (`cohort.channels`).
+BAD_CHANNEL = 1.6
+# As for the words of rows and columns (`effects`).
+HARD_Z, HARD_DICE = -2.5, -0.05
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Effects, z and values of all cases, seen from one side: (measure, region)
+    columns."""
+
+    effect: pd.DataFrame
+    z: pd.DataFrame
+    value: pd.DataFrame
+
+
+def classify(
+    signatures: Signatures,
+    cases: Sequence[str],
+    channels: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The kind of each case, with its strength and its evidence.
+
+    Args:
+        signatures: of all cases. Without rows, `base` and `out_of_fold` decide alone.
+        cases: the cases to name.
+        channels: from `cohort.channels.compare`; None where images were not looked at.
+
+    Returns:
+        Indexed by case: `kind`; `strength`, robust standard deviations (0 for nothing
+        conspicuous); `evidence`, the numbers in words; `channel`, named where the image
+        is bad, `channel_score`; and the measures that the rules look at.
+    """
+    row = _side(signatures, "row", cases)
+    view = _view(signatures, cases)
+    numbers = _numbers(row, view)
+    strengths = _strengths(numbers)
+    image = _worst_channel(channels, cases)
+    rows = []
+    for numbered, strong, looks in zip(
+        *(table.to_dict("records") for table in (numbers, strengths, image)),
+        strict=True,
+    ):
+        kind, strength = _decide(strong, numbered)
+        if kind not in LABEL_KINDS and looks["channel_score"] >= BAD_CHANNEL:
+            kind, strength = BAD_IMAGE, looks["channel_score"]
+        if kind == EXCHANGED:
+            kind = f"{EXCHANGED}: {numbered['pair'].replace('|', ' and ')}"
+        evidence = _evidence(kind, numbered, looks)
+        rows.append({"kind": kind, "strength": strength, "evidence": evidence})
+    named = pd.DataFrame(rows, index=pd.Index(cases, name="case"))
+    named["channel"] = image["channel"].where(named["kind"] == BAD_IMAGE, "")
+    named["channel_score"] = image["channel_score"]
+    return named.join(numbers)
+
+
+def short(kind: str) -> str:
+    """A kind without the labels that it names."""
+    return kind.partition(":")[0]
+
+
+def _side(signatures: Signatures, side: str, cases: Sequence[str]) -> _Side | None:
+    if not (signatures.table["side"] == side).any():
+        return None
+    effect, z, value = (
+        signatures.wide(side, what).reindex(list(cases))
+        for what in ("effect", "z", "value")
+    )
+    return _Side(effect, z, value)
+
+
+def _view(signatures: Signatures, cases: Sequence[str]) -> _Side:
+    """What others make of the cases: from the first side that there is."""
+    for name in ("column", "out_of_fold", "base"):
+        side = _side(signatures, name, cases)
+        if side is not None:
+            return side
+    raise ValueError("there is nothing to judge the cases by")
+
+
+def _numbers(row: _Side | None, view: _Side) -> pd.DataFrame:
+    """The measures that the rules look at, a column each; NaN where there is no row."""
+    table = pd.DataFrame(index=view.effect.index)
+    for name, side in (("row", row), ("others", view)):
+        for measure in ("volume", "precision", "recall", "dice", "far"):
+            key = (measure, FOREGROUND)
+            table[f"{name}_{measure}"] = np.nan if side is None else side.effect[key]
+            table[f"{name}_{measure}_z"] = np.nan if side is None else side.z[key]
+    gains = _exchanges(view.value)
+    if gains.empty:
+        table["pair"] = ""
+        exchange = ["row_exchange", "row_exchange_z", "others_exchange", "gain"]
+        table[[*exchange, "others_exchange_z"]] = np.nan
+        return table
+    filled = gains.fillna(-np.inf).to_numpy()
+    best = filled.argmax(axis=1)
+    table["pair"] = [str(gains.columns[i]) for i in best]
+    table["gain"] = np.where(
+        np.isfinite(filled.max(axis=1)), filled.max(axis=1), np.nan
+    )
+    for name, side in (("row", row), ("others", view)):
+        for suffix in ("", "_z"):
+            values = np.full(len(table), np.nan)
+            if side is not None:
+                chosen = _exchanges(side.z if suffix else side.effect)
+                values = chosen.to_numpy(float)[np.arange(len(table)), best]
+            table[f"{name}_exchange{suffix}"] = values
+    return table
+
+
+def _exchanges(values: pd.DataFrame) -> pd.DataFrame:
+    """The measure `exchange` of all pairs of labels, a column each."""
+    chosen = values.columns.get_level_values("measure") == "exchange"
+    pairs = values.columns.get_level_values("region")[chosen]
+    return pd.DataFrame(
+        values.loc[:, chosen].to_numpy(float), index=values.index, columns=pairs
+    )
+
+
+def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How strongly each label kind is supported by the sides that there are.
+
+    0 where a side says nothing, or points the other way.
+    """
+    both_low = -numbers[["others_precision_z", "others_recall_z"]].max(axis=1)
+    sides = {
+        OVER: (numbers["row_volume_z"], -numbers["others_volume_z"]),
+        UNDER: (-numbers["row_volume_z"], numbers["others_volume_z"]),
+        DISPLACED: (-numbers["row_dice_z"], both_low),
+        EXCHANGED: (numbers["row_exchange_z"], numbers["others_exchange_z"]),
+    }
+    alone = numbers["row_volume_z"].isna().all()
+    found = {}
+    for kind, (taught, contradicted) in sides.items():
+        contradicted = contradicted.clip(upper=LARGEST_Z)
+        if alone:
+            found[kind] = contradicted.where(contradicted > POINTS, 0.0)
+            continue
+        taught = taught.clip(upper=LARGEST_Z)
+        agree = (taught > POINTS) & (contradicted > POINTS)
+        both = (taught * contradicted).where(agree, 0.0)
+        found[kind] = both**0.5
+    return pd.DataFrame(found).fillna(0.0)
+
+
+def _decide(
+    strengths: Mapping[Any, Any], numbers: Mapping[Any, Any]
+) -> tuple[str, float]:
+    """The strongest label kind that is strong enough; else hard, or nothing."""
+    alone = bool(np.isnan(numbers["row_dice"]))
+    enough = {
+        OVER: numbers["others_volume"] <= -SMALLEST_EFFECT["volume"],
+        UNDER: numbers["others_volume"] >= SMALLEST_EFFECT["volume"],
+        DISPLACED: numbers["others_dice"] <= -SMALLEST_EFFECT["dice"],
+        EXCHANGED: numbers["gain"] >= SMALLEST_GAIN,
+    }
+    least = STRONG_ALONE if alone else STRONG
+    strong = {k: float(s) for k, s in strengths.items() if s >= least and enough[k]}
+    if strong:
+        kind = max(strong, key=lambda name: strong[name])
+        return kind, strong[kind]
+    if numbers["others_dice_z"] <= HARD_Z and numbers["others_dice"] <= HARD_DICE:
+        return HARD, float(-numbers["others_dice_z"])
+    return NOTHING, 0.0
+
+
+def _worst_channel(channels: pd.DataFrame | None, cases: Sequence[str]) -> pd.DataFrame:
+    empty = {"channel": "", "channel_score": np.nan, "number": "", "z": np.nan}
+    if channels is None or channels.empty:
+        return pd.DataFrame(empty, index=pd.Index(cases, name="case"))
+    worst = channels.loc[channels.groupby("case")["score"].idxmax()].set_index("case")
+    worst = worst.rename(columns={"score": "channel_score"})
+    return worst[list(empty)].reindex(list(cases))
+
+
+def _evidence(kind: str, numbers: Mapping[Any, Any], image: Mapping[Any, Any]) -> str:
+    """The numbers behind a kind, in words."""
+    taught = not np.isnan(numbers["row_dice"])
+    plain = short(kind)
+    if plain in (OVER, UNDER):
+        others, row = np.exp([numbers["others_volume"], numbers["row_volume"]])
+        text = f"others draw {others:.2f} times the usual share of it"
+        return f"{text}, its model {row:.2f} times that of others" if taught else text
+    if plain == DISPLACED:
+        text = (
+            f"others match it by {numbers['others_precision']:+.2f} in precision and "
+            f"{numbers['others_recall']:+.2f} in recall"
+        )
+    elif plain == EXCHANGED:
+        text = f"exchanged back, the two labels match by {numbers['gain']:+.2f} Dice"
+        gain = f"{numbers['row_exchange']:+.2f}"
+        return f"{text}, in what its model draws by {gain}" if taught else text
+    elif plain == BAD_IMAGE:
+        return (
+            f"{image['channel']} is {image['channel_score']:.1f} times as unlike the "
+            f"cohort's as the other channels ({image['number']}: z {image['z']:+.1f})"
+        )
+    elif plain == HARD:
+        text = f"others reach {numbers['others_dice']:+.2f} Dice on it"
+    else:
+        return ""
+    cost = f"{numbers['row_dice']:+.2f}"
+    return f"{text}, its model changes Dice on others by {cost}" if taught else text

@@ -1,0 +1,69 @@
+"""Which cases to look at first, and why: one table that agrees with itself.
+
+Effects of rows and columns (`effects`), the kind of each case (`kinds`) and its cluster
+answer different questions, so they can differ. Here they stand side by side, ranked in
+one way, and where they differ a note says why.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from casesim.similarity.kinds import BAD_IMAGE, HARD, LABEL_KINDS, short
+
+FIRST = ["rank", "case", "kind", "strength", "evidence", "note", "worst"]
+
+
+def review(
+    effects: pd.DataFrame, named: pd.DataFrame, clusters: pd.DataFrame
+) -> pd.DataFrame:
+    """Rank the cases for a reader.
+
+    Cases with a kind of error come first, the strongest first; then all others, the
+    lowest effect of the row first.
+
+    Args:
+        effects: from `effects.case_effects`.
+        named: from `kinds.classify`, for the same cases.
+        clusters: from `clustering.read_clusters`.
+
+    Returns:
+        `rank, case, kind, strength, evidence, note, worst` (whether in the worst
+        cluster), then the columns of `effects` and `named`.
+    """
+    table = effects.drop(columns="rank").merge(
+        named, left_on="case", right_index=True, validate="one_to_one"
+    )
+    table = table.merge(clusters[["case", "worst"]], on="case", validate="one_to_one")
+    accused = table["kind"].map(short).isin([*LABEL_KINDS, BAD_IMAGE])
+    table["note"] = [_note(row) for row in table.to_dict("records")]
+    # The order of `effects`, lowest row first, is kept among equals.
+    order = table["strength"].where(accused, 0.0)
+    table = table.loc[order.sort_values(ascending=False, kind="stable").index]
+    table.insert(0, "rank", range(1, len(table) + 1))
+    rest = [name for name in table if name not in FIRST]
+    return table[[*FIRST, *rest]].reset_index(drop=True)
+
+
+def _note(row: dict[Any, Any]) -> str:
+    """Why cluster and kind differ, where they do."""
+    kind = short(row["kind"])
+    mean = f"row mean {row['row_mean']:.3f}"
+    if kind in LABEL_KINDS and not row["worst"]:
+        return (
+            f"not in the worst cluster: its model still serves the others ({mean}), "
+            "the error shows in the direction of what it changes"
+        )
+    if kind == BAD_IMAGE and not row["worst"]:
+        return f"not in the worst cluster: a bad image need not spoil a row ({mean})"
+    if kind == BAD_IMAGE:
+        return f"in the worst cluster by its row ({mean}), whatever the reason"
+    if kind not in LABEL_KINDS and row["worst"]:
+        what = "it is hard for others, too" if kind == HARD else "others agree with it"
+        return (
+            f"in the worst cluster by its row ({mean}), but {what}: nothing says that "
+            "its label map is wrong"
+        )
+    return ""

@@ -1,0 +1,206 @@
+"""Signatures: in which way a case differs from what is usual, in numbers.
+
+A Dice says how much is wrong; the counts behind it say which way. Each case is looked
+at from up to four sides:
+
+* `row`: what the model fine-tuned on it does to all *other* cases, relative to what is
+  usual in each column;
+* `column`: what all *other* models make of it, against its own label map;
+* `base`: what the base model makes of it, which was trained on it among others;
+* `out_of_fold`: what a model makes of it that was trained without it.
+
+In the row, a label map that is too large makes a model that draws too large; in the
+other three, it makes everybody else look too small. All comparisons are robust (median
+and MAD), and a model's cell on its own train case is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from casesim.inference.errors import Errors
+from casesim.similarity.effects import robust_z
+
+Array = npt.NDArray[np.float64]
+
+FOREGROUND = "foreground"
+# Volumes are compared with a hundredth of the reference added, so that an empty
+# prediction has a finite logarithm: ln(0.01 / 1.01) = -4.6.
+_SMOOTHING = 0.01
+# A spread that is smaller than this says nothing: no z is taken in units below it.
+SMALLEST_SPREAD = {
+    "volume": 0.04,
+    "precision": 0.02,
+    "recall": 0.02,
+    "dice": 0.02,
+    "far": 0.03,
+    "exchange": 0.03,
+}
+
+
+def measures(
+    errors: Errors, regions: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, str], Array]:
+    """What each cell is measured by.
+
+    * `volume`: signed logarithm (natural) of predicted over reference volume;
+    * `precision`, `recall`, `dice`: NaN where nothing was predicted, or nothing is
+      there;
+    * `far`: of the foreground's errors, the share that lies more than 4 mm from the
+      reference's surface;
+    * `exchange`, of a pair of labels `A|B`: how much their mean Dice would rise if the
+      two were exchanged in the prediction, where it is below 0 for a pair told apart.
+
+    Args:
+        errors: (model, case) counts.
+        regions: name to positions of labels in `errors.labels`, from 1 on.
+
+    Returns:
+        (measure, region or pair) to values (model, case).
+    """
+    confusion = errors.confusion
+    everything = {FOREGROUND: range(1, len(errors.labels) + 1), **regions}
+    found: dict[tuple[str, str], Array] = {}
+    for name, labels in everything.items():
+        members = list(labels)
+        tp = confusion[..., members, :][..., members].sum(axis=(-2, -1))
+        n_ref = confusion[..., members, :].sum(axis=(-2, -1))
+        n_pred = confusion[..., members].sum(axis=(-2, -1))
+        empty = (n_ref == 0) & (n_pred == 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            small = _SMOOTHING * np.maximum(n_ref, n_pred)
+            volume = np.log((n_pred + small) / (n_ref + small))
+            found["volume", name] = np.where(empty, np.nan, volume)
+            found["precision", name] = tp / n_pred
+            found["recall", name] = tp / n_ref
+            found["dice", name] = 2 * tp / (n_pred + n_ref)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wrong = errors.fp + errors.fn
+        found["far", FOREGROUND] = wrong[..., 3:].sum(axis=-1) / wrong.sum(axis=-1)
+    for a, b in combinations(range(1, len(errors.labels) + 1), 2):
+        pair = f"{errors.labels[a - 1]}|{errors.labels[b - 1]}"
+        found["exchange", pair] = _gain(confusion, a, b)
+    return found
+
+
+def _gain(confusion: Array, a: int, b: int) -> Array:
+    """Rise of the mean Dice of two labels if the prediction's were exchanged."""
+    n_ref = confusion.sum(axis=-1)
+    n_pred = confusion.sum(axis=-2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        as_is = [
+            2 * confusion[..., k, k] / (n_ref[..., k] + n_pred[..., k]) for k in (a, b)
+        ]
+        exchanged = [
+            2 * confusion[..., k, m] / (n_ref[..., k] + n_pred[..., m])
+            for k, m in ((a, b), (b, a))
+        ]
+    return (sum(exchanged) - sum(as_is)) / 2
+
+
+def from_row(values: Array, own: npt.NDArray[np.bool_]) -> Array:
+    """How a row departs from what is usual in its columns: median over the columns.
+
+    Args:
+        values: (train cases, pool cases).
+        own: (train cases, pool cases), where a model meets its own train case.
+    """
+    others = np.where(own, np.nan, values)
+    return _median(others - _median(others, 0)[None, :], 1)
+
+
+def from_column(values: Array, own: npt.NDArray[np.bool_]) -> Array:
+    """What the other models make of a case: median over the rows, (pool cases,)."""
+    return _median(np.where(own, np.nan, values), 0)
+
+
+def _median(values: Array, axis: int) -> Array:
+    """Median of the defined values; NaN where there is none, without a warning."""
+    empty = np.isnan(values).all(axis=axis)
+    filled = np.where(np.expand_dims(empty, axis), 0.0, values)
+    return np.where(empty, np.nan, np.nanmedian(filled, axis=axis))
+
+
+def standardised(values: Array, measure: str) -> tuple[Array, Array]:
+    """Departure from the usual value, and its robust z, of each case.
+
+    Args:
+        values: (cases,); NaN is left out and stays.
+        measure: names the smallest spread that is taken for one.
+    """
+    if np.isnan(values).all():
+        return values.copy(), values.copy()
+    effect = values - np.nanmedian(values)
+    z = robust_z(values)
+    # robust_z divides by the spread: where that is tiny, by the smallest one instead.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.nanmax(np.abs(np.where(z == 0, np.nan, effect / z)), initial=0)
+    floor = SMALLEST_SPREAD[measure]
+    return effect, z if spread >= floor else effect / floor
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """The signatures of some cases: `table` is tidy, `case, side, measure, region,
+    value, effect, z`."""
+
+    table: pd.DataFrame
+
+    def wide(self, side: str, what: str = "effect") -> pd.DataFrame:
+        """One column for each (measure, region) of a side, indexed by case."""
+        rows = self.table[self.table["side"] == side]
+        return rows.pivot(index="case", columns=["measure", "region"], values=what)
+
+
+def signatures(
+    errors: Errors | None,
+    base: Errors,
+    regions: Mapping[str, Sequence[int]],
+    out_of_fold: Errors | None = None,
+) -> Signatures:
+    """Signatures of all cases, from all sides that there are.
+
+    Args:
+        errors: models `finetuned/<train case>` by pool cases; None where nothing was
+            fine-tuned.
+        base: the base model by pool cases (1 model).
+        regions: as in `measures`.
+        out_of_fold: as `base`, each case by the model of its fold; None without folds.
+    """
+    parts = []
+    if errors is not None:
+        train = [model.removeprefix("finetuned/") for model in errors.models]
+        own = np.array(train)[:, None] == np.array(errors.cases)[None, :]
+        for (measure, region), values in measures(errors, regions).items():
+            row, column = from_row(values, own), from_column(values, own)
+            parts.append(_part(train, "row", measure, region, row))
+            parts.append(_part(errors.cases, "column", measure, region, column))
+    for side, one in (("base", base), ("out_of_fold", out_of_fold)):
+        if one is None:
+            continue
+        for (measure, region), values in measures(one, regions).items():
+            parts.append(_part(one.cases, side, measure, region, values[0]))
+    return Signatures(pd.concat(parts, ignore_index=True))
+
+
+def _part(
+    cases: Sequence[str], side: str, measure: str, region: str, values: Array
+) -> pd.DataFrame:
+    effect, z = standardised(values, measure)
+    return pd.DataFrame(
+        {
+            "case": list(cases),
+            "side": side,
+            "measure": measure,
+            "region": region,
+            "value": values,
+            "effect": effect,
+            "z": z,
+        }
+    )
