@@ -21,9 +21,12 @@ sys.path.insert(0, str(CHECKOUT / "workflow_scripts"))
 from casesim import settings
 from casesim.cohort.fingerprints import Fingerprints
 from casesim.errors import UserError
+from casesim.files import speak_plainly
 from casesim.study import Study, image_files
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+
+speak_plainly()
 
 # A file of the user's own replaces the demo, and does not extend it: real patients would
 # else be trained by a toy's schedule, or not, depending on where the run is started.

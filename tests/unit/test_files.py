@@ -78,3 +78,28 @@ def test_a_script_ends_with_its_message_in_the_log(
     assert "from a child" in log.read_text()
     assert wanted in log.read_text()
     assert unwanted not in log.read_text()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_messages_survive_a_locale_that_cannot_show_them(
+    tmp_path: Path, encoding: str
+) -> None:
+    code = (
+        "import sys; from casesim.files import logged\n"
+        "with logged(sys.argv[1]):\n    print('in the log: \u2026')\n"
+        "print('at the terminal: \u2026', file=sys.stderr)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        env={
+            **os.environ,
+            "PYTHONIOENCODING": encoding,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == "at the terminal: \\u2026\n"
+    assert (tmp_path / "log").read_text() == "in the log: \\u2026\n"

@@ -184,3 +184,33 @@ def test_every_key_of_the_schema_has_a_description() -> None:
         return missing
 
     assert undescribed(schema, "") == []
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    config = {
+        "cohort": {"pool": 8.0, "train_cases": 8.0, "held_out": 2.0, "new": 3.0},
+        "training": {"base": {"epochs": 3.0, "initial_lr": 1.0}},
+        "regions": {"all": [1.0, 2.0]},
+    }
+    filled = validate(config, SCHEMA)
+    pool, regions = filled["cohort"]["pool"], filled["regions"]["all"]
+    assert (pool, type(pool), type(filled["cohort"]["new"])) == (8, int, int)
+    assert [type(number) for number in regions] == [int, int]
+    assert type(filled["training"]["base"]["epochs"]) is int
+    # What may be a fraction stays one.
+    assert type(filled["training"]["base"]["initial_lr"]) is float
+    with pytest.raises(UserError, match=r"cohort\.pool: 4\.5 does not fit"):
+        validate({"cohort": {"pool": 4.5}}, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("train", "share", "size"),
+    [(12, 0.3, 2), (7, 0.3, 2), (6, 0.3, 1), (3, 0.3, 1), (6, 0.4, 2), (100, 0.1, 2)],
+)
+def test_the_smallest_cluster_fits_a_small_cohort(
+    train: int, share: float, size: int
+) -> None:
+    """Two of six are more than 0.3 of them: then a single case may go."""
+    config = {"cohort": {"pool": train, "train_cases": train}}
+    clusters = {"clusters": {"max_removed_share": share}}
+    assert validate({**config, **clusters}, SCHEMA)["clusters"]["min_size"] == size

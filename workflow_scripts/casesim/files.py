@@ -1,5 +1,6 @@
 """Writing files so that a crash leaves either the whole file or none, and logging."""
 
+import io
 import os
 import sys
 import tempfile
@@ -50,6 +51,7 @@ def logged(path: str | os.PathLike[str]) -> Iterator[None]:
     saved = [os.dup(1), os.dup(2)]
     sys.stdout.flush()
     sys.stderr.flush()
+    speak_plainly()
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -70,3 +72,13 @@ def logged(path: str | os.PathLike[str]) -> Iterator[None]:
             os.close(copy)
     if failed:
         sys.exit(1)
+
+
+def speak_plainly() -> None:
+    """Let standard output and error show what the locale cannot, in place of failing.
+
+    Where the locale is Latin-1 or C, an ellipsis in a message would end a job.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -23,8 +23,10 @@ def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:
     schema = json.loads(schema_path.read_text(encoding="utf-8"))
     filled = copy.deepcopy(config)
     _fill_defaults(filled, schema, schema)
+    filled = _whole_numbers(filled, schema, schema)
     problems = sorted(_schema_problems(filled, schema))
     if not problems:
+        _fit_cluster_size(filled)
         problems = sorted(_relation_problems(filled))
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
@@ -52,6 +54,45 @@ def _fill_defaults(
             value[key] = copy.deepcopy(part["default"])
         if isinstance(value.get(key), dict):
             _fill_defaults(value[key], part, root)
+
+
+def _whole_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """`value` with 4.0 as 4 wherever the schema wants an integer.
+
+    JSON schema takes 4.0 for an integer, Python does not.
+    """
+    part = _resolve(schema, root)
+    if isinstance(value, dict):
+        known = part.get("properties", {})
+        more = part.get("additionalProperties")
+        more = more if isinstance(more, dict) else {}
+        return {
+            key: _whole_numbers(child, known.get(key, more), root)
+            for key, child in value.items()
+        }
+    if isinstance(value, list):
+        items = part.get("items", {})
+        return [_whole_numbers(child, items, root) for child in value]
+    if isinstance(value, float) and value.is_integer():
+        choices = [part, *part.get("oneOf", [])]
+        if any("integer" in (choice.get("type") or "") for choice in choices):
+            return int(value)
+    return value
+
+
+def _fit_cluster_size(config: dict[str, Any]) -> None:
+    """Replace `clusters.min_size: auto`: pairs, or single cases if no more may go."""
+    clusters = config["clusters"]
+    if clusters["min_size"] == "auto":
+        clusters["min_size"] = min(2, _most_removed(config))
+
+
+def _most_removed(config: dict[str, Any]) -> int:
+    """The train cases that may be removed at most; one always may."""
+    train = config["cohort"]["train_cases"]
+    number = train if isinstance(train, int) else len(train)
+    share = config["clusters"]["max_removed_share"]
+    return max(1, math.floor(share * number + 1e-9))
 
 
 def _schema_problems(config: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
@@ -117,8 +158,7 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             f"clusters.number: {number} clusters cannot be made of {train_number} "
             "train cases"
         )
-    share = config["clusters"]["max_removed_share"]
-    largest = max(1, math.floor(share * train_number + 1e-9))
+    largest = _most_removed(config)
     if config["clusters"]["min_size"] > largest:
         yield (
             f"clusters.min_size: {config['clusters']['min_size']} cases are more than "

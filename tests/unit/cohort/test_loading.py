@@ -1,5 +1,6 @@
 """Folders are read by their listing; ids are screened; light enough for every start."""
 
+import json
 import os
 import random
 import subprocess
@@ -8,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.cohort.folders import ROOT, config, msd_folder, nnunet_folder, texts, touch
+from unit.cohort.folders import (
+    MSD_JSON,
+    ROOT,
+    config,
+    msd_folder,
+    nnunet_folder,
+    texts,
+    touch,
+)
 
 from casesim.cohort.loading import load_cohort
 from casesim.errors import UserError
@@ -91,3 +100,63 @@ def test_parsing_imports_the_standard_library_only() -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": scripts},
     )
+
+
+def test_a_folder_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = {
+        "msd": msd_folder(tmp_path / "msd", ["a", "b", "c"]),
+        "nnunet": nnunet_folder(tmp_path / "nnunet", ["a", "b", "c"]),
+    }
+    touch(tmp_path / "brats/p1/p1_flair.nii")
+    scandir = os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if Path(folder).name in ("imagesTr", "p1"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    # As root nothing is forbidden, so the refusal is made.
+    monkeypatch.setattr(os, "scandir", refuse)
+    for source, root in {**roots, "brats": tmp_path / "brats"}.items():
+        with pytest.raises(UserError, match=r"cannot be read: Permission denied\. See"):
+            load_cohort(config(source, root))
+
+
+def test_endings_in_capitals_are_named(tmp_path: Path) -> None:
+    roots = {
+        "msd": msd_folder(tmp_path / "msd", ["a", "b", "c"]),
+        "nnunet": nnunet_folder(tmp_path / "nnunet", ["a", "b", "c"]),
+    }
+    for source, root in roots.items():
+        odd = [root / "labelsTr/a.NII.GZ", root / "imagesTr/x_0000.Nii"]
+        (root / "labelsTr/a.nii.gz").rename(odd[0])
+        touch(odd[1])
+        cohort = load_cohort(config(source, root))
+        for path in odd:
+            text = f"(cohort) error {path} is not read: its ending is not written in"
+            assert text in texts(cohort)
+    for patient in ("p1", "p2", "p3"):
+        ends = ("flair", "t1", "t1ce", "t2", "seg")
+        touch(*(tmp_path / f"brats/{patient}/{patient}_{end}.nii" for end in ends))
+    odd_path = tmp_path / "brats/p1/p1_seg.NII"
+    (tmp_path / "brats/p1/p1_seg.nii").rename(odd_path)
+    assert f"error {odd_path} is not read" in texts(
+        load_cohort(config("brats", tmp_path / "brats"))
+    )
+
+
+@pytest.mark.parametrize("source", ["msd", "nnunet"])
+def test_version_1_of_nnunet_is_recognised(tmp_path: Path, source: str) -> None:
+    root = nnunet_folder(tmp_path, ["a", "b", "c"])
+    (root / "dataset.json").write_text(json.dumps({**MSD_JSON, "training": []}))
+    with pytest.raises(UserError, match="nnUNetv2_convert_old_nnUNet_dataset"):
+        load_cohort(config(source, root))
+
+
+def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = msd_folder(tmp_path, ["a", "b", "c"])
+    content = (root / "dataset.json").read_text()
+    (root / "dataset.json").write_text("\ufeff" + content, encoding="utf-8")
+    assert load_cohort(config("msd", root)).test == ["a", "b", "c"]

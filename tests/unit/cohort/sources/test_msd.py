@@ -79,3 +79,17 @@ def test_unusable_msd_json(
     with pytest.raises(UserError, match=message) as caught:
         load_cohort(config("msd", root))
     assert "dataset.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("training", [None, {}, "imagesTr/a.nii.gz", 3, [None, 1]])
+def test_a_list_of_training_cases_that_is_none(tmp_path: Path, training: Any) -> None:
+    root = msd_folder(tmp_path, ["a", "b", "c"], training=training)
+    assert not load_cohort(config("msd", root)).problems
+
+
+@pytest.mark.parametrize("number", ["3.7", "1e400", "nan"])
+def test_label_numbers_that_are_none(tmp_path: Path, number: str) -> None:
+    labels = {"0": "background", "1": "a", number: "b"}
+    root = msd_folder(tmp_path, ["a", "b", "c"], labels=labels)
+    with pytest.raises(UserError, match=f"label 'b' has the number '{number}', which"):
+        load_cohort(config("msd", root))

@@ -113,3 +113,24 @@ def test_an_ignored_label_beside_plain_ones(tmp_path: Path) -> None:
     assert cohort.labels == {"background": 0, "edema": 1, "core": 2}
     assert cohort.scored == {"edema": (1,), "core": (2,)}
     assert cohort.dataset_labels == {**cohort.labels, "ignore": 3}
+
+
+@pytest.mark.parametrize(
+    ("number", "fine"),
+    [(2, True), (2.0, True), ("2", True), (3.7, False), (True, False)],
+)
+def test_label_numbers_are_whole(tmp_path: Path, number: Any, fine: bool) -> None:
+    labels = {"background": 0, "a": 1, "b": number}
+    root = nnunet_folder(tmp_path, ["a", "b", "c"], labels=labels)
+    if fine:
+        assert load_cohort(config("nnunet", root)).labels["b"] == 2
+    else:
+        with pytest.raises(UserError, match="which is no whole number"):
+            load_cohort(config("nnunet", root))
+
+
+def test_images_listed_as_one_text(tmp_path: Path) -> None:
+    dataset = {"x": {"images": "imagesTr/x_0000.nii.gz", "label": "labelsTr/x.nii.gz"}}
+    root = nnunet_folder(tmp_path, [], dataset=dataset)
+    with pytest.raises(UserError, match=r"must give 'images' \(a list\) and 'label'"):
+        load_cohort(config("nnunet", root))

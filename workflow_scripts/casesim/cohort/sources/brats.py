@@ -9,6 +9,7 @@ from casesim.cohort.sources.dataset_json import label_numbers
 from casesim.cohort.sources.found import (
     Candidate,
     Found,
+    blame_endings,
     data_folder,
     new_folder,
     nifti_files,
@@ -43,8 +44,9 @@ def read(config: Mapping[str, Any]) -> Found:
             label_map[number] = ours
     numbered = {name: number for number, name in enumerate(native, start=1)}
     labels = label_numbers("cohort.brats.labels", {"background": 0, **numbered})
-    candidates, strays = _patients(root, labelled=True)
-    problems = [
+    odd: list[Path] = []
+    candidates, strays = _patients(root, True, odd)
+    problems = blame_endings(odd) + [
         Problem(
             folder.name,
             "warning",
@@ -66,16 +68,18 @@ def read(config: Mapping[str, Any]) -> Found:
 
 def read_new(config: Mapping[str, Any], channels: int) -> list[Candidate]:
     """The cases of `cohort.new`: a folder for each patient; label maps are not used."""
-    return _patients(new_folder(config), labelled=False)[0]
+    return _patients(new_folder(config), False, [])[0]
 
 
-def _patients(root: Path, labelled: bool) -> tuple[list[Candidate], list[Path]]:
+def _patients(
+    root: Path, labelled: bool, odd: list[Path]
+) -> tuple[list[Candidate], list[Path]]:
     """The patients' folders in or one level below `root`, and folders that are none."""
     candidates, strays = [], []
     for level_1 in subfolders(root):
-        names = nifti_files(level_1)
+        names = nifti_files(level_1, odd)
         nested = [] if names else subfolders(level_1)
-        patients = [(folder, nifti_files(folder)) for folder in nested]
+        patients = [(folder, nifti_files(folder, odd)) for folder in nested]
         for folder, files in patients or [(level_1, names)]:
             candidate = _patient(folder, files, labelled)
             if candidate:

@@ -14,6 +14,7 @@ RESERVED_LABEL_NAMES = ("mean", "undefined")
 
 
 def read_dataset_json(root: Path, source: str) -> dict[str, Any]:
+    """The content of a data set's `dataset.json`; UserError if there is none."""
     path = root / "dataset.json"
     if not path.is_file():
         raise UserError(
@@ -22,7 +23,7 @@ def read_dataset_json(root: Path, source: str) -> dict[str, Any]:
             "source right (msd, nnunet, or brats for a folder for each patient)?"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON: {error}.") from None
     if not isinstance(content, dict):
@@ -33,6 +34,7 @@ def read_dataset_json(root: Path, source: str) -> dict[str, Any]:
 
 
 def channel_names(path: Path, content: Mapping[str, Any], key: str) -> list[str]:
+    """Channel names in the order of their numbers; UserError if these have gaps."""
     names = content.get(key)
     expected = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
     if not names or set(names) != set(expected):
@@ -55,10 +57,13 @@ def _safe(where: str, name: str, taken: Iterable[str]) -> str:
 
 def _number(where: str, name: str, number: Any) -> int:
     try:
-        return int(number)
-    except (TypeError, ValueError):
+        if isinstance(number, bool) or float(number) != int(float(number)):
+            raise ValueError
+        return int(float(number))
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
-            f"{where}: label '{name}' has the number {number!r}, which is none."
+            f"{where}: label '{name}' has the number {number!r}, which is no whole "
+            "number."
         ) from None
 
 

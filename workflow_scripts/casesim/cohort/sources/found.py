@@ -1,16 +1,22 @@
 """What a reader finds in a folder, and how folders are listed."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from casesim.cohort.problem import Problem
+from casesim.cohort.problem import WHOLE_COHORT, Problem
 from casesim.cohort.targets import LABELS_ALONE, Targets
 from casesim.errors import UserError
 
 FILE_ENDINGS = (".nii.gz", ".nii")
+
+CONVERT_V1 = (
+    "Convert it with nnU-Net's own nnUNetv2_convert_old_nnUNet_dataset and set "
+    "cohort.source: nnunet."
+)
 
 
 @dataclass
@@ -55,10 +61,18 @@ def data_folder(config: Mapping[str, Any]) -> Path:
         raise UserError(
             f"cohort.source '{config['source']}' needs cohort.path: the data's folder."
         )
-    root = Path(config["path"]).expanduser()
-    if not root.is_dir():
-        raise UserError(f"cohort.path {config['path']} is not a folder.")
-    return root
+    return _folder("cohort.path", config["path"])
+
+
+def _folder(key: str, path: str, hint: str = "") -> Path:
+    folder = Path(path).expanduser()
+    try:
+        found = folder.is_dir()
+    except OSError as error:
+        raise UserError(f"{key} {path} cannot be read: {error.strerror}.") from None
+    if not found:
+        raise UserError(f"{key} {path} is not a folder.{hint}")
+    return folder
 
 
 def new_folder(config: Mapping[str, Any]) -> Path:
@@ -67,42 +81,69 @@ def new_folder(config: Mapping[str, Any]) -> Path:
     Raises:
         UserError: it is not a folder.
     """
-    folder = Path(config["new"]).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"cohort.new {config['new']} is not a folder. It must hold the images of "
-            f"the new cases in the format of cohort.source '{config['source']}'."
-        )
+    hint = (
+        " It must hold the images of the new cases in the format of cohort.source "
+        f"'{config['source']}'."
+    )
+    folder = _folder("cohort.new", config["new"], hint)
     inner = folder / "imagesTs"
     return inner if inner.is_dir() else folder
 
 
-def nifti_files(folder: Path) -> list[str]:
+def nifti_files(folder: Path, odd: list[Path] | None = None) -> list[str]:
     """Names of the NIfTI files in a folder, sorted; hidden ones (`._*`) left out.
 
-    A link whose target is gone does not count as a file.
+    A link whose target is gone does not count as a file. Files whose ending is not in
+    lower case are added to `odd`.
+
+    Raises:
+        UserError: the folder may not be read.
     """
+    names = []
+    for entry in _entries(folder):
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        if entry.name.endswith(FILE_ENDINGS):
+            names.append(entry.name)
+        elif odd is not None and entry.name.lower().endswith(FILE_ENDINGS):
+            odd.append(folder / entry.name)
+    return sorted(names)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing if it is not there."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.endswith(FILE_ENDINGS)
-                and not entry.name.startswith(".")
-                and entry.is_file()
-            )
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be read: {error.strerror}. See to its "
+            "permissions, or to the disk."
+        ) from None
+
+
+def blame_endings(odd: Sequence[Path]) -> list[Problem]:
+    """Note files whose ending is not written as readers expect it."""
+    return [
+        Problem(
+            WHOLE_COHORT,
+            "error",
+            f"{path} is not read: its ending is not written in lower case.",
+            "Rename it to .nii.gz or .nii.",
+        )
+        for path in sorted(odd)
+    ]
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted; hidden ones and macOS' copies left out."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry.path)
-            for entry in entries
-            if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir()
-        )
+    return sorted(
+        Path(entry.path)
+        for entry in _entries(folder)
+        if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir()
+    )
 
 
 def stem(name: str) -> str:
@@ -110,10 +151,18 @@ def stem(name: str) -> str:
     return next(name[: -len(end)] for end in FILE_ENDINGS if name.endswith(end))
 
 
-def list_label_maps(folder: Path) -> dict[str, list[str]]:
-    """File names by case id."""
+def is_split(names: Sequence[str]) -> bool:
+    """Whether all files are named as single channels, `<case>_0000` and so on."""
+    numbers = [re.fullmatch(r".+_(\d{4})", stem(name)) for name in names]
+    return all(numbers) and any(match and match[1] == "0000" for match in numbers)
+
+
+def list_label_maps(
+    folder: Path, odd: list[Path] | None = None
+) -> dict[str, list[str]]:
+    """File names by case id; for `odd` see `nifti_files`."""
     found: dict[str, list[str]] = {}
-    for name in nifti_files(folder):
+    for name in nifti_files(folder, odd):
         found.setdefault(stem(name), []).append(name)
     return found
 

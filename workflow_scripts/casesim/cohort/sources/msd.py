@@ -12,10 +12,13 @@ from casesim.cohort.sources.dataset_json import (
     read_dataset_json,
 )
 from casesim.cohort.sources.found import (
+    CONVERT_V1,
     Candidate,
     Found,
+    blame_endings,
     blame_second_label,
     data_folder,
+    is_split,
     list_label_maps,
     new_folder,
     nifti_files,
@@ -40,9 +43,16 @@ def read(config: Mapping[str, Any]) -> Found:
         str(path), {str(name): number for number, name in names.items()}
     )
     images, label_maps = root / "imagesTr", root / "labelsTr"
-    found = list_label_maps(label_maps)
+    odd: list[Path] = []
+    found = list_label_maps(label_maps, odd)
     candidates = []
-    for name in nifti_files(images):
+    names_of_images = nifti_files(images, odd)
+    if is_split(names_of_images):
+        raise UserError(
+            f"{images} holds a file for each channel (_0000, …), not the Decathlon's "
+            f"4-D images: this is nnU-Net's version 1. {CONVERT_V1}"
+        )
+    for name in names_of_images:
         label = found.pop(stem(name), None)
         candidates.append(_with_label(stem(name), images / name, label, label_maps))
     # A label map left over belongs to an image that is missing.
@@ -55,7 +65,10 @@ def read(config: Mapping[str, Any]) -> Found:
         channel_names(path, content, "modality"),
         labels,
         {number: number for number in labels.values()},
-        _compare_training_list(path, content, {c.id for c in candidates}),
+        [
+            *blame_endings(odd),
+            *_compare_training_list(path, content, {c.id for c in candidates}),
+        ],
         f"Expected: {images}/<case>.nii.gz and {label_maps}/<case>.nii.gz.",
     )
 
@@ -81,9 +94,10 @@ def _compare_training_list(
     path: Path, content: Mapping[str, Any], found: set[str]
 ) -> list[Problem]:
     """What MSD's list of training cases says against the files."""
+    entries = content.get("training")
     listed = Counter(
         name.removesuffix(".gz").removesuffix(".nii")
-        for entry in content.get("training", [])
+        for entry in (entries if isinstance(entries, list) else [])
         if isinstance(entry, dict)
         for name in [str(entry.get("image", "")).rpartition("/")[2]]
     )

@@ -14,11 +14,14 @@ from casesim.cohort.sources.dataset_json import (
     read_dataset_json,
 )
 from casesim.cohort.sources.found import (
+    CONVERT_V1,
     FILE_ENDINGS,
     Candidate,
     Found,
+    blame_endings,
     blame_second_label,
     data_folder,
+    is_split,
     list_label_maps,
     new_folder,
     nifti_files,
@@ -37,9 +40,14 @@ def read(config: Mapping[str, Any]) -> Found:
     path = root / "dataset.json"
     content = read_dataset_json(root, "nnunet")
     if "channel_names" not in content and "modality" in content:
+        if is_split(nifti_files(root / "imagesTr")):
+            raise UserError(
+                f"{path} is that of nnU-Net's version 1 (it has 'modality', not "
+                f"'channel_names'). {CONVERT_V1}"
+            )
         raise UserError(
-            f"{path} is the Decathlon's or nnU-Net v1's (it has 'modality', not "
-            "'channel_names'): set cohort.source: msd if the images are 4-D."
+            f"{path} is the Decathlon's (it has 'modality', not 'channel_names'): set "
+            "cohort.source: msd if the images are 4-D."
         )
     ending = content.get("file_ending", ".nii.gz")
     if ending not in FILE_ENDINGS:
@@ -95,8 +103,10 @@ def _scanned_cases(
     root: Path, ending: str, channels: int
 ) -> tuple[list[Candidate], list[Problem]]:
     images, label_maps = root / "imagesTr", root / "labelsTr"
-    numbers, strays = _channel_numbers(images, ending)
-    problems = [
+    odd: list[Path] = []
+    numbers, strays = _channel_numbers(images, ending, odd)
+    found = list_label_maps(label_maps, odd)
+    problems = blame_endings(odd) + [
         Problem(
             WHOLE_COHORT,
             "warning",
@@ -105,7 +115,6 @@ def _scanned_cases(
         )
         for path in strays
     ]
-    found = list_label_maps(label_maps)
     candidates = []
     for case in sorted({*numbers, *found}):
         candidate = _with_channels(case, images, ending, numbers[case], channels)
@@ -119,12 +128,12 @@ def _scanned_cases(
 
 
 def _channel_numbers(
-    folder: Path, ending: str
+    folder: Path, ending: str, odd: list[Path] | None = None
 ) -> tuple[dict[str, set[int]], list[Path]]:
     """The channels that each case has a file of, and the files of no case."""
     numbers: dict[str, set[int]] = defaultdict(set)
     strays = []
-    for name in nifti_files(folder):
+    for name in nifti_files(folder, odd):
         match = re.fullmatch(r"(.+)_(\d{4})", stem(name))
         if match and name.endswith(ending):
             numbers[match[1]].add(int(match[2]))
@@ -158,10 +167,13 @@ def _listed_cases(
     candidates = []
     for case, entry in dataset.items():
         try:
+            if not isinstance(entry["images"], list):
+                raise TypeError
             paths = [os.path.expandvars(p) for p in (*entry["images"], entry["label"])]
         except (KeyError, TypeError):
             raise UserError(
-                f"{path}: \"dataset\" must give 'images' and 'label' for {case}."
+                f"{path}: \"dataset\" must give 'images' (a list) and 'label' for "
+                f"{case}."
             ) from None
         files = [Path(os.path.normpath(path.parent / p)) for p in paths]
         for file in files:
