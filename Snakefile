@@ -17,6 +17,7 @@ include: "rules/inference.smk"
 include: "rules/similarity.smk"
 include: "rules/pruning.smk"
 include: "rules/evidence.smk"
+include: "rules/adaptive.smk"
 include: "rules/report.smk"
 include: "rules/explorer.smk"
 
@@ -25,3 +26,4 @@ rule all:
     default_target: True
     input:
         expand("results/{target}", target=STUDY.targets()),
+        expand("results/{target}", target=ADAPTIVE.targets()),

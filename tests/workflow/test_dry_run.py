@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,35 @@ def test_the_planted_cohort(tmp_path: Path) -> None:
     assert counts["detection"] == 1
 
 
+def test_the_similarity_classifier(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    config = "config/adaptive.yaml"
+    options = ("-n", "--quiet", "rules", "--configfile", config)
+    counts = job_counts(succeeded(checkout.run("adaptive", *options)))
+    # Nine models on 20 calibration, 8 held-out and 4 new cases, and the base trained on
+    # with two seeds on two sets on those that judge.
+    assert counts["predict_label_free"] == 9 * (20 + 8 + 4) + 2 * 2 * 8
+    assert counts["continue_base"] == 4
+    assert counts["agreement"] == counts["select_models"] == 32
+    assert counts["segment_calibration"] == 20
+    assert counts["segment_held_out"] == 8
+    assert counts["segment_adaptive"] == 4
+    assert counts["validate_adaptive"] == counts["new_cases"] == 1
+    # No earlier rule runs a fine-tuned model on a case that is not in the pool, and
+    # only the removal of the worst cluster is asked for, not what comes of it.
+    assert counts["predict"] == 8 * 8 + 8
+    assert "retrain" not in counts
+
+
+def test_the_similarity_classifier_is_off_by_default(tmp_path: Path) -> None:
+    result = Checkout(tmp_path).run("adaptive", "-n")
+    assert result.returncode != 0
+    assert "set adaptive.enabled to true" in result.stdout
+    assert "Traceback" not in result.stdout
+    output = succeeded(Checkout(tmp_path).run("-n", "--quiet", "rules"))
+    assert not {"predict_label_free", "fit_similarity"} & set(job_counts(output))
+
+
 def test_without_planted_defects_nothing_is_to_be_detected(tmp_path: Path) -> None:
     defects = ("swapped_labels", "shifted_label", "other_patient")
     config = {"cohort": {"phantom": {"defects": dict.fromkeys(defects, 0)}}}
@@ -143,13 +173,21 @@ def test_every_seed_of_every_arm_has_a_model_of_the_full_set(tmp_path: Path) -> 
 
 
 def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
-    config = {"stability": {"refits": 1}, "evidence": {"cleanlab_folds": 2}}
+    config: dict[str, Any] = {
+        "stability": {"refits": 1},
+        "evidence": {"cleanlab_folds": 2},
+        "cohort": {"calibration": 1, "held_out": 1, "new": 1},
+        "adaptive": {"enabled": True, "finetune": 1},
+    }
     output = succeeded(Checkout(tmp_path, config).run("-n", "-p"))
     jobs = re.findall(r"^rule (\w+):\n((?: .*\n)+)", output, re.MULTILINE)
     tagged = {rule for rule, text in jobs if "gpu=1" in text}
     untagged = {rule for rule, text in jobs if "gpu=1" not in text}
     trainings = {"train_base", "finetune", "refit", "retrain", "train_fold"}
-    assert tagged == {*trainings, "predict", "label_quality"}
+    trainings |= {"continue_base", "finetune_for_case"}
+    segmented = {f"segment_{what}" for what in ("adaptive", "calibration", "held_out")}
+    cells = {"predict", "predict_label_free", "label_quality"}
+    assert tagged == trainings | segmented | cells
     assert not tagged & untagged
 
 

@@ -43,7 +43,8 @@ def combine(
     sums: dict[str, torch.Tensor] = {}
     with torch.inference_mode():
         for model in models:
-            softmax = torch.softmax(logits(model).float(), dim=0)
+            # The sums are as large as the images, and as many as the ensembles.
+            softmax = torch.softmax(logits(model).float(), dim=0).cpu()
             for name, of_model in weights.items():
                 weight = of_model.get(model, 0.0) / sum(of_model.values())
                 if weight == 0:

@@ -7,12 +7,15 @@ selection that was made out of fold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from casesim.adaptive import conformal
+from casesim.adaptive.baselines import ADAPTIVE
 
 # The share of calibration cases that a case may be farther out than.
 ODD = 0.95
@@ -49,6 +52,27 @@ def weighted(selection: pd.DataFrame) -> tuple[float, float]:
     return float(weights @ predicted), float(weights @ spread)
 
 
+def of_cases(
+    selections: Mapping[str, pd.DataFrame], scores: pd.DataFrame, region: str
+) -> pd.DataFrame:
+    """What `learn` needs of the calibration cases.
+
+    Args:
+        selections: of each case, made out of fold.
+        scores: of the segmentation `adaptive` on each case.
+        region: that the selections are of.
+
+    Returns:
+        `predicted`, `spread` and `dice`, a row for each case.
+    """
+    own = scores[(scores["model"] == ADAPTIVE) & (scores["region"] == region)]
+    dice = own.set_index("case")["dice"].astype(float)
+    rows = {case: (*weighted(table), dice[case]) for case, table in selections.items()}
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["predicted", "spread", "dice"]
+    )
+
+
 def learn(cases: pd.DataFrame, level: float) -> Outlook:
     """From calibration cases: `predicted`, `spread` (from `weighted`) and `dice`, the
     ensemble's, one row a case; undefined ones are left out.
@@ -62,6 +86,22 @@ def learn(cases: pd.DataFrame, level: float) -> Outlook:
     error = (known["dice"] - known["predicted"] - offset).abs() / known["spread"]
     quantile = conformal.quantile(error, pd.Series(known.index, known.index), level)
     return Outlook(offset, quantile, tuple(sorted(map(float, known["dice"]))))
+
+
+def as_record(outlook: Outlook) -> dict[str, Any]:
+    """As plain values; None for a quantile that is infinite."""
+    quantile = outlook.quantile if np.isfinite(outlook.quantile) else None
+    return {**asdict(outlook), "quantile": quantile, "dice": list(outlook.dice)}
+
+
+def from_record(record: Mapping[str, Any]) -> Outlook:
+    """The inverse of `as_record`."""
+    offset, quantile = record["offset"], record["quantile"]
+    return Outlook(
+        np.nan if offset is None else float(offset),
+        np.inf if quantile is None else float(quantile),
+        tuple(map(float, record["dice"])),
+    )
 
 
 def predict(outlook: Outlook, predicted: float, spread: float) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from sklearn import metrics
 
 from casesim.adaptive.table import BASE, FINETUNED
 from casesim.pruning.statistics import bootstrap_interval
@@ -39,7 +40,9 @@ def of_predictions(
     predicted, dice = predicted[known], dice[known]
     n = int(known.sum())
     result: dict[str, Any] = {"n": n, "n_undefined": int((~known).sum())}
-    names = ("mae", "mae_of_mean", "mae_ratio", "bias", "rank_correlation")
+    names = ["mae", "mae_of_mean", "mae_ratio", "bias", "rank_correlation"]
+    if low is not None:
+        names += ["coverage", "width"]
     if n < 2:
         return result | dict.fromkeys(names, math.nan)
     error = (predicted - dice).abs().mean()
@@ -100,3 +103,15 @@ def mean_with_interval(values: pd.Series, seed: int = 0) -> dict[str, Any]:
     low, high = bootstrap_interval(known[np.newaxis], seed=seed)
     mean = float(known.mean()) if known.size else math.nan
     return {"n": int(known.size), "mean": mean, "ci_low": low, "ci_high": high}
+
+
+def auroc(score: pd.Series, positive: pd.Series) -> float:
+    """Probability that a positive case has the higher score; NaN without both kinds.
+
+    Cases without a score are left out.
+    """
+    known = score.notna()
+    score, positive = score[known], positive[known].astype(bool)
+    if positive.all() or not positive.any():
+        return math.nan
+    return float(metrics.roc_auc_score(positive, score))

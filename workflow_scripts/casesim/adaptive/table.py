@@ -20,6 +20,7 @@ import pandas as pd
 from casesim.adaptive.agreement import AGREEMENTS
 from casesim.errors import UserError
 from casesim.files import atomic_path
+from casesim.inference import overlap
 from casesim.inference.overlap import MEAN
 
 BASE = "base"
@@ -77,6 +78,55 @@ def feature_table(
         key = {"model": cell["model"], "case": cell["case"], "region": MEAN}
         rows.append({**key, **{name: means[name] for name in FEATURES}})
     return pd.DataFrame(rows, columns=[*KEYS, *FEATURES])
+
+
+def score_case(
+    case: str,
+    label_maps: Iterable[tuple[str, np.ndarray]],
+    reference: np.ndarray,
+    labels: Mapping[str, Sequence[int]],
+    regions: Mapping[str, Sequence[int]],
+    ignore: int | None = None,
+) -> pd.DataFrame:
+    """Voxel counts and Dice of several segmentations of one case.
+
+    Args:
+        case: its id.
+        label_maps: name of a model and its label map (z, y, x), one after the other.
+        reference: label map of the same shape.
+        labels: name to numbers, of what the row `mean` is the mean of.
+        regions: name to numbers.
+        ignore: number of voxels in the reference that count nowhere.
+
+    Returns:
+        `overlap.score_table`.
+
+    Raises:
+        UserError: a label map of another shape.
+    """
+    ignored = None if ignore is None else reference == ignore
+    if ignored is not None:
+        reference = np.where(ignored, 0, reference)
+    records = []
+    for model, label_map in label_maps:
+        if label_map.shape != reference.shape:
+            raise UserError(
+                f"The label map of case {case} has shape {reference.shape} (z, y, x), "
+                f"its segmentation by {model} {label_map.shape}. They must lie on the "
+                "same grid."
+            )
+        if ignored is not None:
+            label_map = np.where(ignored, 0, label_map)
+        counts = overlap.count(label_map, reference, {**labels, **regions})
+        records.append(
+            {
+                "model": model,
+                "case": case,
+                "labels": {name: counts[name] for name in labels},
+                "regions": {name: counts[name] for name in regions},
+            }
+        )
+    return overlap.score_table(records)
 
 
 def gather(

@@ -1,0 +1,509 @@
+# Which models and train cases suit a case without a label, and how good will its
+# segmentation be? Off unless `adaptive.enabled`. What is computed of calibration, held-out
+# and new cases lies below results/adaptive, where no rule of an earlier stage reads: a
+# label that is held out can change nothing but what judges (docs/adaptive.md).
+# On a cluster a case's cells are one submission, since a new case comes by itself.
+
+from casesim.adaptive.plan import CONTINUED, FOR_CASE, Plan
+
+ADAPTIVE = Plan(STUDY)
+try:
+    ADAPTIVE.check()
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+os.environ.update(
+    CASESIM_LABEL_FREE=str(
+        CHECKOUT / "workflow_scripts/adaptive/predict_label_free.py"
+    ),
+    CASESIM_SEGMENT=str(CHECKOUT / "workflow_scripts/adaptive/segment_adaptive.py"),
+)
+ADAPTIVE_MODEL = "|".join(
+    [r"base|finetuned/[^/]+", FOR_CASE, *(f"{kind}/seed\\d+" for kind in CONTINUED)]
+)
+ALONE = "results/adaptive"
+
+
+def any_of(cases):
+    """Constraint of a wildcard to some cases."""
+    return "|".join(map(re.escape, cases)) or "(?!)"
+
+
+def case_group(kind):
+    """The submission of a case's cells; no groups where nothing is submitted."""
+    return (lambda w: ADAPTIVE.group(w.case, kind)) if STUDY.cells_per_group else None
+
+
+def of_candidates(pattern, case):
+    """A file of each model that a selection chooses from, of one case."""
+    return expand(f"{ALONE}/{pattern}", adaptive_model=ADAPTIVE.candidates, case=case)
+
+
+rule predict_label_free:
+    """Segment a case with one model, and note what can be said without a label."""
+    input:
+        checkpoint=lambda w: ADAPTIVE.checkpoint(w.adaptive_model, w.case),
+        data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+    output:
+        label_map=f"{ALONE}/label_maps/{{adaptive_model}}/{{case}}.nii.gz",
+        cell=f"{ALONE}/cells/{{adaptive_model}}/{{case}}.json",
+    log:
+        "logs/predict_label_free/{adaptive_model}/{case}.log",
+    wildcard_constraints:
+        adaptive_model=ADAPTIVE_MODEL,
+    retries: CELL_RETRIES
+    group:
+        case_group("cells")
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime="5m",
+    params:
+        options=STUDY.predict_options,
+    shell:
+        'python -S -E "$CASESIM_LABEL_FREE" cell --model {wildcards.adaptive_model:q}'
+        " --case {wildcards.case:q} --checkpoint {input.checkpoint:q}"
+        " --data {input.data:q} --label-map {output.label_map:q}"
+        " --cell {output.cell:q}"
+        " --threads {threads} --gpu {resources.gpu} {params.options:q} > {log:q} 2>&1"
+
+
+rule agreement:
+    """What is known of a case without its label: of each model, and of all together."""
+    input:
+        cells=lambda w: of_candidates("cells/{adaptive_model}/{case}.json", w.case),
+        label_maps=lambda w: of_candidates(
+            "label_maps/{adaptive_model}/{case}.nii.gz", w.case
+        ),
+    output:
+        features=f"{ALONE}/features/{{case}}.tsv",
+    log:
+        "logs/agreement/{case}.log",
+    retries: CELL_RETRIES
+    group:
+        case_group("cells")
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        models=ADAPTIVE.candidates,
+        labels=COHORT.scored,
+        regions=STUDY.more_regions,
+    script:
+        "../workflow_scripts/adaptive/agreement.py"
+
+
+rule score_models:
+    """Dice of the candidates on a labelled case."""
+    input:
+        label_maps=lambda w: of_candidates(
+            "label_maps/{adaptive_model}/{case}.nii.gz", w.case
+        ),
+        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+    output:
+        scores=f"{ALONE}/scores/{{case}}.tsv",
+    log:
+        "logs/score_models/{case}.log",
+    retries: CELL_RETRIES
+    group:
+        case_group("cells")
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        models=ADAPTIVE.candidates,
+        labels=COHORT.scored,
+        regions=STUDY.more_regions,
+        ignore=COHORT.targets.ignore,
+    script:
+        "../workflow_scripts/adaptive/score_models.py"
+
+
+rule fit_similarity:
+    """Learn from the calibration cases how confidence and agreement become Dice."""
+    input:
+        features=expand(f"{ALONE}/features/{{case}}.tsv", case=ADAPTIVE.calibration),
+        scores=expand(f"{ALONE}/scores/{{case}}.tsv", case=ADAPTIVE.calibration),
+        base=expand("results/scores/base/{case}.json", case=COHORT.train),
+    output:
+        fit=f"{ALONE}/similarity.joblib",
+        out_of_fold=f"{ALONE}/out_of_fold.tsv",
+        summary=f"{ALONE}/fit.json",
+    log:
+        "logs/fit_similarity.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime="2h",
+    params:
+        level=config["adaptive"]["level"],
+        region=config["adaptive"]["region"],
+        seed=STUDY.seed,
+        calibration=ADAPTIVE.calibration,
+        phantom=STUDY.import_options["phantom"],
+        seed_of_cohort=config["cohort"]["seed"],
+    script:
+        "../workflow_scripts/adaptive/fit_similarity.py"
+
+
+rule select_models:
+    """Predicted Dice of all models on a case, their ranking, and their weights."""
+    input:
+        fit=f"{ALONE}/similarity.joblib",
+        # A calibration case is judged by what was learnt without it.
+        out_of_fold=lambda w: (
+            f"{ALONE}/out_of_fold.tsv"
+            if ADAPTIVE.roles[w.case] == "calibration"
+            else []
+        ),
+        features=f"{ALONE}/features/{{case}}.tsv",
+        # For an ensemble that the selection is compared with.
+        removed=lambda w: (
+            ["results/pruning/worst_cluster/removed_cases.txt"]
+            if ADAPTIVE.roles[w.case] == "held_out"
+            else []
+        ),
+    output:
+        predicted=f"{ALONE}/predicted/{{case}}.tsv",
+        selection=f"{ALONE}/selection/{{case}}.tsv",
+        weights=f"{ALONE}/weights/{{case}}.json",
+    log:
+        "logs/select_models/{case}.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        role=lambda w: ADAPTIVE.roles[w.case],
+        region=config["adaptive"]["region"],
+        temperature=config["adaptive"]["temperature"],
+        train=COHORT.train,
+        top=config["adaptive"]["top"],
+        draws=config["adaptive"]["random_ensembles"],
+        seed=STUDY.seed,
+        ensembles=lambda w: (
+            ADAPTIVE.ensembles
+            if ADAPTIVE.roles[w.case] == "held_out"
+            else ADAPTIVE.ensembles[:1]
+        ),
+    script:
+        "../workflow_scripts/adaptive/select_models.py"
+
+
+rule segment_adaptive:
+    """The segmentation of a new case: the weighted mean of what its models say."""
+    input:
+        weights=f"{ALONE}/weights/{{case}}.json",
+        data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        checkpoints=expand(
+            "results/models/{model}/fold_all/checkpoint_final.pth",
+            model=ADAPTIVE.candidates,
+        ),
+    output:
+        label_maps="results/predictions/adaptive/{case}.nii.gz",
+    log:
+        "logs/segment_adaptive/{case}.log",
+    wildcard_constraints:
+        case=any_of(ADAPTIVE.new),
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime="1h",
+    params:
+        options=STUDY.predict_options,
+        folder="results/predictions",
+    shell:
+        'python -S -E "$CASESIM_SEGMENT" ensembles --case {wildcards.case:q}'
+        " --weights {input.weights:q} --models results/models --data {input.data:q}"
+        " --label-maps {params.folder:q} --threads {threads} --gpu {resources.gpu}"
+        " {params.options:q} > {log:q} 2>&1"
+
+
+use rule segment_adaptive as segment_calibration with:
+    output:
+        label_maps=f"{ALONE}/ensembles/adaptive/{{case}}.nii.gz",
+    log:
+        "logs/segment_calibration/{case}.log",
+    wildcard_constraints:
+        case=any_of(ADAPTIVE.calibration),
+    params:
+        options=STUDY.predict_options,
+        folder=f"{ALONE}/ensembles",
+
+
+# All ensembles that are compared, in one pass over the models.
+use rule segment_adaptive as segment_held_out with:
+    output:
+        label_maps=expand(
+            f"{ALONE}/ensembles/{{ensemble}}/{{{{case}}}}.nii.gz",
+            ensemble=ADAPTIVE.ensembles,
+        ),
+    log:
+        "logs/segment_held_out/{case}.log",
+    wildcard_constraints:
+        case=any_of(ADAPTIVE.held_out),
+    params:
+        options=STUDY.predict_options,
+        folder=f"{ALONE}/ensembles",
+
+
+rule continue_base:
+    """The control that decides: the base trained on, for as long as a fine-tune."""
+    input:
+        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.pool),
+        training_cases=lambda w: (
+            ["results/pruning/worst_cluster/training_cases.txt"]
+            if w.continued == "continued_kept"
+            else []
+        ),
+        base="results/models/base/fold_all/checkpoint_final.pth",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint=f"{ALONE}/models/{{continued}}/seed{{seed}}/fold_all/checkpoint_final.pth",
+        plans=f"{ALONE}/models/{{continued}}/seed{{seed}}/plans.json",
+        dataset=f"{ALONE}/models/{{continued}}/seed{{seed}}/dataset.json",
+    log:
+        "logs/continue_base/{continued}_seed{seed}.log",
+    benchmark:
+        "results/benchmarks/continue_base/{continued}_seed{seed}.tsv"
+    wildcard_constraints:
+        continued="|".join(CONTINUED),
+        seed=r"\d+",
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=lambda w, attempt: STUDY.runtime("finetune", attempt),
+    params:
+        training=lambda w: STUDY.training("finetune", int(w.seed)),
+    script:
+        "../workflow_scripts/adaptive/continue_base.py"
+
+
+rule finetune_for_case:
+    """The base trained on, on the train cases that are predicted to suit a case."""
+    input:
+        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.train),
+        selection=f"{ALONE}/selection/{{case}}.tsv",
+        base="results/models/base/fold_all/checkpoint_final.pth",
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        checkpoint=f"{ALONE}/models/{FOR_CASE}/{{case}}/fold_all/checkpoint_final.pth",
+        plans=f"{ALONE}/models/{FOR_CASE}/{{case}}/plans.json",
+        dataset=f"{ALONE}/models/{FOR_CASE}/{{case}}/dataset.json",
+    log:
+        "logs/finetune_for_case/{case}.log",
+    benchmark:
+        "results/benchmarks/finetune_for_case/{case}.tsv"
+    conda:
+        "../envs/nnunet.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=lambda w, attempt: STUDY.runtime("finetune", attempt),
+    params:
+        training=STUDY.training("finetune"),
+        top=config["adaptive"]["top"],
+    script:
+        "../workflow_scripts/adaptive/finetune_for_case.py"
+
+
+use rule score_models as score_methods with:
+    input:
+        label_maps=lambda w: [
+            f"{ALONE}/{path}" for path in ADAPTIVE.methods(w.case).values()
+        ],
+        label=f"{RAW}/labelsTr/{{case}}.nii.gz",
+    output:
+        scores=f"{ALONE}/method_scores/{{case}}.tsv",
+    log:
+        "logs/score_methods/{case}.log",
+    group:
+        case_group("methods")
+    params:
+        models=lambda w: list(ADAPTIVE.methods(w.case)),
+        labels=COHORT.scored,
+        regions=STUDY.more_regions,
+        ignore=COHORT.targets.ignore,
+
+
+rule calibrate_outlook:
+    """How the ensemble's Dice follows from its members' predictions."""
+    input:
+        selections=expand(f"{ALONE}/selection/{{case}}.tsv", case=ADAPTIVE.calibration),
+        scores=expand(f"{ALONE}/method_scores/{{case}}.tsv", case=ADAPTIVE.calibration),
+    output:
+        outlook=f"{ALONE}/outlook.json",
+    log:
+        "logs/calibrate_outlook.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        cases=ADAPTIVE.calibration,
+        region=config["adaptive"]["region"],
+        level=config["adaptive"]["level"],
+    script:
+        "../workflow_scripts/adaptive/calibrate_outlook.py"
+
+
+rule adaptive_table:
+    """Every model on every case of this stage: features, and Dice where there is any."""
+    input:
+        features=expand(f"{ALONE}/features/{{case}}.tsv", case=ADAPTIVE.roles),
+        scores=expand(
+            f"{ALONE}/scores/{{case}}.tsv",
+            case=[*ADAPTIVE.calibration, *ADAPTIVE.held_out],
+        ),
+    output:
+        table=f"{ALONE}/table.tsv",
+    log:
+        "logs/adaptive_table.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        roles=ADAPTIVE.roles,
+    script:
+        "../workflow_scripts/adaptive/adaptive_table.py"
+
+
+rule image_statistics:
+    """What images look like, for a baseline that chooses by nothing else."""
+    input:
+        cases=expand(
+            f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=[*COHORT.train, *ADAPTIVE.held_out]
+        ),
+    output:
+        statistics=f"{ALONE}/image_statistics.json",
+    log:
+        "logs/image_statistics.log",
+    conda:
+        "../envs/nnunet.yaml"
+    resources:
+        mem_mb=8000,
+        runtime="2h",
+    script:
+        "../workflow_scripts/adaptive/image_statistics.py"
+
+
+rule validate_adaptive:
+    """Was it worth it? Predictions and segmentations, judged by held-out cases, once."""
+    input:
+        fit=f"{ALONE}/fit.json",
+        similarity=f"{ALONE}/similarity.joblib",
+        outlook=f"{ALONE}/outlook.json",
+        predicted=expand(f"{ALONE}/predicted/{{case}}.tsv", case=ADAPTIVE.held_out),
+        selections=expand(f"{ALONE}/selection/{{case}}.tsv", case=ADAPTIVE.held_out),
+        scores=expand(f"{ALONE}/scores/{{case}}.tsv", case=ADAPTIVE.held_out),
+        method_scores=expand(
+            f"{ALONE}/method_scores/{{case}}.tsv", case=ADAPTIVE.held_out
+        ),
+        retrained=expand("results/scores/{model}.tsv", model=STUDY.full),
+        removed="results/pruning/worst_cluster/removed_cases.txt",
+        images=f"{ALONE}/image_statistics.json",
+    output:
+        table=report(
+            f"{ALONE}/validation.tsv",
+            category="Similarity classifier",
+            caption="captions/validation.rst",
+            labels={"figure": "Adaptive segmentation against its baselines (table)"},
+        ),
+        summary=f"{ALONE}/validation.json",
+        png=report(
+            f"{ALONE}/validation.png",
+            category="Similarity classifier",
+            caption="captions/validation.rst",
+            labels={"figure": "Adaptive segmentation against its baselines"},
+        ),
+        svg=f"{ALONE}/validation.svg",
+    log:
+        "logs/validate_adaptive.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        cases=ADAPTIVE.held_out,
+        train=COHORT.train,
+        region=config["adaptive"]["region"],
+        level=config["adaptive"]["level"],
+        base_seed=STUDY.seed,
+        full=dict(zip(config["pruning"]["seeds"], STUDY.full)),
+    script:
+        "../workflow_scripts/adaptive/validate_adaptive.py"
+
+
+rule new_cases:
+    """For whoever sent a case: its segmentation, what to think of it, what it leans on."""
+    input:
+        outlook=f"{ALONE}/outlook.json",
+        fit=f"{ALONE}/fit.json",
+        selections=expand(f"{ALONE}/selection/{{case}}.tsv", case=ADAPTIVE.new),
+        features=expand(f"{ALONE}/features/{{case}}.tsv", case=ADAPTIVE.new),
+        calibration=expand(f"{ALONE}/features/{{case}}.tsv", case=ADAPTIVE.calibration),
+        label_maps=expand(
+            "results/predictions/adaptive/{case}.nii.gz", case=ADAPTIVE.new
+        ),
+        images=expand(f"{RAW}/imagesTs/{{case}}_0000.nii.gz", case=ADAPTIVE.new),
+        train_images=expand(f"{RAW}/imagesTr/{{case}}_0000.nii.gz", case=COHORT.train),
+        train_labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.train),
+    output:
+        table=report(
+            f"{ALONE}/new.tsv",
+            category="Similarity classifier",
+            caption="captions/new_cases.rst",
+            labels={"figure": "New cases (table)"},
+        ),
+        order=report(
+            f"{ALONE}/labelling_order.tsv",
+            category="Similarity classifier",
+            caption="captions/labelling_order.rst",
+            labels={"figure": "Which new case to label first (table)"},
+        ),
+        page=report(
+            f"{ALONE}/new.html",
+            category="Similarity classifier",
+            caption="captions/new_cases.rst",
+            labels={"figure": "New cases"},
+        ),
+    log:
+        "logs/new_cases.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        new=ADAPTIVE.new,
+        calibration=ADAPTIVE.calibration,
+        train=COHORT.train,
+        labels=STUDY.foreground,
+        region=config["adaptive"]["region"],
+        level=config["adaptive"]["level"],
+        top=config["adaptive"]["top"],
+        channel=COHORT.channel_names[0],
+    script:
+        "../workflow_scripts/adaptive/new_cases.py"
+
+
+rule adaptive:
+    """Target: the similarity classifier, judged and applied."""
+    input:
+        expand("results/{target}", target=ADAPTIVE.targets())
+        or "(nothing: set adaptive.enabled to true and cohort.calibration to 20 or more,"
+        " as config/adaptive.yaml does)",
+    localrule: True

@@ -1,0 +1,66 @@
+"""What is told of new cases."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from casesim.adaptive import arrivals, outlook
+from casesim.adaptive.selection import select
+
+from .synthetic import cells
+from .test_selection import predicted
+
+
+def regions(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table.assign(region="mean")]).drop(columns="dice")
+
+
+def told(learnt: outlook.Outlook, shift: float = 0.0) -> pd.DataFrame:
+    selections = {
+        "new001": select(predicted(b=0.5, x=0.7, y=0.6), 0.02),
+        "new000": select(predicted(b=0.8, x=0.7, y=0.7), 0.02),
+    }
+    new = cells(2, 3, prefix="new", seed=4)
+    new["volume_ml"] += shift
+    return arrivals.table(
+        selections,
+        regions(new),
+        regions(cells(12, 3)),
+        learnt,
+        2,
+        {"new000": "a.nii.gz", "new001": "b.nii.gz"},
+    )
+
+
+LEARNT = outlook.Outlook(0.02, 2.0, (0.5, 0.6, 0.7, 0.75, 0.8))
+
+
+def test_a_row_for_each_case() -> None:
+    found = told(LEARNT)
+    assert list(found) == list(arrivals.COLUMNS)
+    assert list(found["case"]) == ["new000", "new001"]
+    first = found.iloc[0]
+    heard = select(predicted(b=0.8, x=0.7, y=0.7), 0.02)
+    expected = outlook.weighted(heard.assign(spread=0.05))[0] + 0.02
+    assert first["predicted_dice"] == pytest.approx(expected)
+    assert first["low"] == pytest.approx(expected - 2 * 0.05)
+    assert first["high"] == pytest.approx(expected + 2 * 0.05)
+    assert first["words"] == outlook.AS_GOOD
+    assert arrivals.names(first, "leans_on") == ["x", "y"]
+    assert first["segmentation"] == "a.nii.gz"
+    second = found.iloc[1]
+    assert arrivals.names(second, "models") == ["finetuned/x"]
+    assert second["confidence"] == pytest.approx(0.8)
+
+
+def test_a_case_unlike_all_others_is_marked() -> None:
+    assert set(told(LEARNT, shift=1e6)["words"]) == {outlook.UNLIKE}
+
+
+def test_nothing_is_promised_without_calibration() -> None:
+    found = told(outlook.Outlook(math.nan, math.inf, ()))
+    assert found[["predicted_dice", "low", "high"]].isna().all(axis=None)
+    assert set(found["words"]) == {outlook.UNCALIBRATED}
+    assert np.isfinite(found["confidence"]).all()

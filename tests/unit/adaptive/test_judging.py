@@ -1,0 +1,169 @@
+"""Everything that held-out cases say, from tables as the workflow has them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from casesim.adaptive import fitting, judging, outlook, selection, table
+
+from .synthetic import BASE_DICE, cells
+
+TRAIN = [f"t{i}" for i in range(1, 6)]
+REMOVED = ["t5"]
+
+
+@pytest.fixture(scope="module")
+def fits() -> dict:
+    every = cells(30, region="mean")
+    base = pd.DataFrame(
+        [(case, "mean", dice) for case, dice in BASE_DICE.items()],
+        columns=["case", "region", "dice"],
+    )
+    keys = ["model", "case", "region", "dice"]
+    features = every.drop(columns="dice")
+    return fitting.fit_all(features, every[keys], base, 0.9, 0, {}, trees=40).fits
+
+
+def held_out(fits: dict, seed: int = 5) -> judging.Cells:
+    """Twenty held-out cases; the ensemble is a little better than its best model."""
+    judges = cells(20, seed=seed, prefix="h", region="mean")
+    predicted = fitting.predict_all(fits, judges.drop(columns="dice"))
+    selections = {
+        str(case): selection.select(rows, 0.02)
+        for case, rows in predicted.groupby("case")
+    }
+    keys = ["model", "case", "region", "dice"]
+    generator = np.random.default_rng(seed)
+    best = judges.groupby("case")["dice"].max().rename_axis("case")
+    parts = []
+    for name, level in {
+        "adaptive": 0.0,
+        "uniform_all": -0.08,
+        "uniform_without_worst": -0.05,
+        "random_1": -0.1,
+        "random_2": -0.09,
+        **{f"continued_full/seed{s}": -0.04 for s in (0, 1)},
+        **{f"continued_kept/seed{s}": -0.03 for s in (0, 1)},
+    }.items():
+        dice = best + level + generator.normal(0, 0.01, len(best))
+        parts.append(dice.reset_index().assign(model=name, region="mean"))
+    image = [[1.0, 2.0]]
+    return judging.Cells(
+        region="mean",
+        predicted=predicted,
+        selections=selections,
+        scores=judges[keys],
+        method_scores=pd.concat(parts, ignore_index=True)[keys],
+        full={0: judges[judges["model"] == "base"][keys]},
+        row_means=fits["mean"].row_means,
+        outlook=outlook.Outlook(0.05, 2.0, (0.5, 0.6, 0.7)),
+        images={**dict.fromkeys(TRAIN, image), **dict.fromkeys(selections, image)},
+        train=TRAIN,
+        removed=REMOVED,
+        base_seed=0,
+    )
+
+
+def test_every_method_has_its_dice_on_every_case(fits: dict) -> None:
+    given = held_out(fits)
+    dice = judging.dice_of_methods(given)
+    assert set(dice["method"]) == {
+        *("adaptive", "uniform_all", "uniform_without_worst", "random_1", "random_2"),
+        *("continued_full", "continued_kept", "oracle", "base", "pick"),
+        *("best_row_mean", "confidence_alone", "nearest_by_image"),
+    }
+    counts = dice.groupby(["method", "seed"])["case"].nunique()
+    assert (counts == 20).all()
+    assert set(dice[dice["method"] == "continued_full"]["seed"]) == {0, 1}
+    own = given.scores.set_index(["model", "case"])["dice"]
+    picked = dice[dice["method"] == "pick"].set_index("case")["dice"]
+    for case, ranked in given.selections.items():
+        assert picked[case] == own[ranked["model"][0], case]
+    nearest = dice[dice["method"] == "nearest_by_image"].set_index("case")["dice"]
+    assert nearest["h003"] == own["finetuned/t1", "h003"]
+
+
+def test_trainings_of_the_full_pool_with_other_seeds_are_a_method(fits: dict) -> None:
+    given = held_out(fits)
+    other = given.full[0].assign(dice=0.5, model="retrained/full-seed1")
+    foreign = other.assign(case=[f"p{i}" for i in range(len(other))])
+    given = replace(given, full={0: given.full[0], 1: pd.concat([other, foreign])})
+    dice = judging.dice_of_methods(given)
+    full = dice[dice["method"] == "full_retrained"]
+    assert set(full["seed"]) == {0, 1}
+    assert set(full["case"]) == set(given.selections)
+
+
+def test_what_is_judged(fits: dict) -> None:
+    found = judging.judge(held_out(fits))
+    assert found["calibrated"]
+    assert found["base"]["mae_ratio"] < 0.7
+    assert found["base"]["n"] == 20
+    assert found["raw_confidence"]["bias"] > found["base"]["bias"]
+    assert found["gap_closed"] == pytest.approx(1, abs=0.1)
+    within = found["within_columns"]
+    assert within["predicted_dice"]["mean"] > within["row_mean"]["mean"]
+    assert set(found["verdicts"]) == set(judging.HEADLINES)
+    assert found["contrasts"]["adaptive"]["continued_full"]["mean"] > 0
+    sentences = judging.sentences({**found, "level": 0.9})
+    assert sentences[0].startswith("Predicted Dice of the base model: mean error 0.")
+    assert any(
+        text.startswith("Against continued_kept: adaptive") for text in sentences
+    )
+
+
+def test_labels_of_held_out_cases_change_no_selection(fits: dict) -> None:
+    """Selections are made of features alone: byte for byte the same."""
+
+    def written(dice: float | None) -> str:
+        judges = cells(5, seed=5, prefix="h", region="mean")
+        if dice is not None:
+            judges["dice"] = dice
+        predicted = fitting.predict_all(fits, judges)
+        return "".join(
+            selection.select(rows, 0.02).to_csv(sep="\t")
+            for _, rows in predicted.groupby("case")
+        )
+
+    assert written(None) == written(0.0) == written(1.0)
+
+
+def test_without_calibration_the_methods_are_still_compared(fits: dict) -> None:
+    given = held_out(fits)
+    names = ["predicted_dice", "spread", "low", "high"]
+    predicted = given.predicted.assign(**dict.fromkeys(names, np.nan))
+    given = replace(
+        given,
+        predicted=predicted,
+        selections={
+            str(case): selection.select(rows, 0.02)
+            for case, rows in predicted.groupby("case")
+        },
+        outlook=outlook.Outlook(np.nan, np.inf, ()),
+    )
+    found = judging.judge(given)
+    assert not found["calibrated"]
+    assert found["base"]["n"] == 0
+    assert found["adaptive"]["n"] == 0
+    assert found["raw_confidence"]["n"] == 20
+    assert len(found["contrasts"]["adaptive"]) > 5
+    text = judging.sentences({**found, "level": 0.9})[0]
+    assert text.startswith("Too few calibration cases")
+    assert json.loads(json.dumps(table._finite(found)))["base"]["mae"] is None
+
+
+def test_methods_in_every_region(fits: dict) -> None:
+    given = held_out(fits)
+    both = [
+        pd.concat([frame, frame.assign(region="WT", dice=frame["dice"] / 2)])
+        for frame in (given.scores, given.method_scores)
+    ]
+    found = judging.methods(replace(given, scores=both[0], method_scores=both[1]))
+    assert list(dict.fromkeys(found["region"])) == ["mean", "WT"]
+    means = found.set_index(["region", "method"])["mean"]
+    assert means["WT", "adaptive"] == pytest.approx(means["mean", "adaptive"] / 2)

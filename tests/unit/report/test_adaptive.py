@@ -1,0 +1,116 @@
+"""The figure of the validation and the page on new cases."""
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK
+
+from casesim.adaptive import arrivals, outlook
+from casesim.report import adaptive, new_cases
+
+LABELS = {"edema": 1, "core": 2}
+
+
+def methods() -> pd.DataFrame:
+    names = ["oracle", "adaptive", "continued_kept", "random_1", "base", "random_2"]
+    change = np.array([0.08, 0.05, 0.04, -0.01, 0.0, -0.03])
+    return pd.DataFrame(
+        {
+            "method": names,
+            "n": [3, 3, 2, 3, 3, 3],
+            "mean": 0.6 + change,
+            "change": change,
+            "ci_low": change - 0.02,
+            "ci_high": change + 0.02,
+            "gap_closed": change / 0.08,
+        }
+    )
+
+
+def content(**more: float) -> dict:
+    quality = {"mae": 0.05, "coverage": 0.9, "n": 3, **more}
+    return {"region": "mean", "held_out_cases": 3, "level": 0.9, "adaptive": quality}
+
+
+def points(predicted: float = 0.6) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "kind": ["base", "adaptive"],
+            "case": ["c", "c"],
+            "predicted_dice": predicted,
+            "low": predicted - 0.1,
+            "high": predicted + 0.1,
+            "dice": [0.55, 0.65],
+        }
+    )
+
+
+def test_random_ensembles_are_one_row() -> None:
+    found = adaptive.merge_random(methods()).set_index("method")
+    assert list(found.index) == [
+        *("oracle", "adaptive", "continued_kept", "base", "random")
+    ]
+    assert found.loc["random", "mean"] == pytest.approx(0.58)
+    assert found.loc["random", "ci_low"] == pytest.approx(-0.03)
+    assert found.loc["random", "ci_high"] == pytest.approx(-0.01)
+    without = methods()[~methods()["method"].str.startswith("random")]
+    assert adaptive.merge_random(without) is without
+
+
+@pytest.mark.parametrize("predicted", [0.6, np.nan])
+def test_the_figure(tmp_path: Path, predicted: float) -> None:
+    png, svg = tmp_path / "v.png", tmp_path / "v.svg"
+    figure = adaptive.draw(points(predicted), methods(), content(), png, svg)
+    left, right = figure.axes
+    names = [text.get_text() for text in right.get_yticklabels()]
+    assert names[1] == "adaptive: weighted ensemble"
+    assert names[2] == "base continued, without worst cluster (2 cases)"
+    assert names[-1] == "random ensembles (mean of all)"
+    texts = [text.get_text() for text in left.texts]
+    assert bool(texts) == bool(np.isnan(predicted))
+    assert "0.650  (+0.050)" in [text.get_text() for text in right.texts]
+    assert png.stat().st_size > 10_000
+    assert svg.stat().st_size > 10_000
+
+
+def write(path: Path, array: np.ndarray) -> str:
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(path))
+    return str(path)
+
+
+def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(100, 10, (4, 16, 16)).astype(np.float32)
+    label_map = np.zeros((4, 16, 16), np.uint8)
+    label_map[2, 4:9, 4:9] = 1
+    picture = write(tmp_path / "i.nii.gz", image)
+    segmented = write(tmp_path / "s.nii.gz", label_map)
+    nothing = write(tmp_path / "n.nii.gz", label_map * 0)
+    told = pd.DataFrame(
+        [
+            ("sure", 0.8, 0.7, 0.9, outlook.AS_GOOD, "t1,t2", "base", 0.1, 0.9, "s"),
+            ("odd", 0.4, 0.2, 0.6, outlook.UNLIKE, "t2", "base", 1.0, 0.9, "<o>"),
+            ("new", np.nan, np.nan, np.nan, outlook.UNCALIBRATED, "", "", 0, 0.5, "n"),
+        ],
+        columns=list(arrivals.COLUMNS),
+    )
+    files = new_cases.Files(
+        dict.fromkeys(["sure", "odd", "new"], picture),
+        {"sure": segmented, "odd": segmented, "new": nothing},
+        dict.fromkeys(["t1", "t2"], picture),
+        dict.fromkeys(["t1", "t2"], segmented),
+    )
+    page = new_cases.page(told, files, LABELS, "FLAIR", "A & B.", 0.9)
+    assert re.findall(r"<h2>(\w+)</h2>", page) == ["odd", "sure", "new"]
+    assert page.count('src="data:image/png;base64,') == 3
+    assert page.count('class="look"') == 1
+    assert "Predicted Dice 0.40 (0.20 to 0.60)." in page
+    assert "No Dice predicted." in page
+    assert "A &amp; B. The interval is meant" in page
+    assert "&lt;o&gt;" in page
+    # The same page for the same input.
+    assert new_cases.page(told, files, LABELS, "FLAIR", "A & B.", 0.9) == page
+    assert not mpl.pyplot.get_fignums()

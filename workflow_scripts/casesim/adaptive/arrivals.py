@@ -1,0 +1,71 @@
+"""What is told of each new case: its outlook, and what its segmentation leans on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from casesim.adaptive import labelling, outlook, selection
+
+COLUMNS = (
+    *("case", "predicted_dice", "low", "high", "words"),
+    *("leans_on", "models", "novelty", "confidence", "segmentation"),
+)
+
+
+def table(
+    selections: Mapping[str, pd.DataFrame],
+    features: pd.DataFrame,
+    calibration: pd.DataFrame,
+    learnt: outlook.Outlook,
+    top: int,
+    segmentations: Mapping[str, str],
+) -> pd.DataFrame:
+    """One row for each new case: `new.tsv`.
+
+    Args:
+        selections: by new case, one region.
+        features: of the new cases, all regions.
+        calibration: of the calibration cases, likewise.
+        learnt: how the ensemble's Dice is predicted.
+        top: train cases to name.
+        segmentations: file by case.
+
+    Returns:
+        `COLUMNS`, by case id: predicted Dice of the segmentation with its interval,
+        empty where nothing is calibrated; `words`; `leans_on`, the best train cases,
+        and `models`, all that have a weight, separated by commas; `novelty`
+        (`labelling.novelty`); `confidence`, the raw one of the members by weight,
+        which ranks but promises nothing; `segmentation`.
+    """
+    known = labelling.profiles(calibration)
+    asked = labelling.profiles(features)
+    rows = []
+    for case, ranked in sorted(selections.items()):
+        predicted, low, high = outlook.predict(learnt, *outlook.weighted(ranked))
+        novelty = labelling.novelty(known, asked.T[case])
+        heard = selection.members(ranked)
+        confidence = ranked.set_index("model")["confidence"].astype(float)
+        rows.append(
+            {
+                "case": case,
+                "predicted_dice": predicted,
+                "low": low if np.isfinite(predicted) else np.nan,
+                "high": high if np.isfinite(predicted) else np.nan,
+                "words": outlook.words(learnt, predicted, novelty),
+                "leans_on": ",".join(selection.leaned_on(ranked, top)),
+                "models": ",".join(heard),
+                "novelty": novelty,
+                "confidence": sum(w * confidence[m] for m, w in heard.items()),
+                "segmentation": segmentations[case],
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def names(row: pd.Series | Mapping[str, object], column: str) -> Sequence[str]:
+    """The names in `leans_on` or `models`."""
+    text = str(row[column])
+    return [name for name in text.split(",") if name]
