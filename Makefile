@@ -3,8 +3,10 @@
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN = .venv/bin
+# numexpr, which pandas loads, dies of OMP_NUM_THREADS=4,2.
+export NUMEXPR_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test reliability lint
 
 setup: .venv/installed
 
@@ -20,6 +22,12 @@ demo: setup
 
 test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+
+# Hours: what `make test` takes a sample of. Figures go to docs/reliability.md.
+reliability: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" RELIABILITY=full RELIABILITY_REPORT=reliability.json \
+	  pytest tests/reliability
+	$(BIN)/python docs/reliability_table.py reliability.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -94,6 +94,8 @@ os.environ.update(
     CASESIM_RESIDENT="1" if config["inference"]["resident"] else "0",
     CASESIM_PREDICT=str(CHECKOUT / "workflow_scripts/inference/predict.py"),
 )
+# numexpr, which pandas and blosc2 load, dies of OMP_NUM_THREADS=4,2; nothing uses it.
+os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
 
 RAW = "results/nnunet/raw/Dataset001_Cohort"
 PREPROCESSED = "results/nnunet/preprocessed/Dataset001_Cohort"

@@ -1,5 +1,6 @@
 """Writing files so that a crash leaves either the whole file or none, and logging."""
 
+import errno
 import io
 import os
 import sys
@@ -18,24 +19,54 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name ends like the final one, since image writers choose the format
     by suffix. It is removed when the block raises; after a kill it stays behind as a
-    hidden file `.tmp-*` that nothing reads.
+    hidden file `.tmp-*` that nothing reads. What has its name survives a power cut.
+    Raises `UserError` when the disk is full.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(final.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=suffix, dir=final.parent)
-    os.close(handle)
-    # mkstemp makes the file private; results get the modes any other file would have.
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~umask)
+    with _room_for(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        suffix = "".join(final.suffixes[-2:])
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=suffix, dir=final.parent)
+        os.close(handle)
+        # mkstemp makes the file private; results get the modes of any other file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~umask)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Have the content of a file on the disk, before its name says that it is there.
+
+    Else the name can survive a power cut, and the content not: an empty file, newer
+    than all that it was made from, which the workflow engine takes for done.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield temporary
-        temporary.replace(final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Tell in the user's words that a disk, a quota or a limit is used up."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}. Make room on that disk, then "
+            "start the same command again: it goes on from here."
+        ) from None
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""Reading images and label maps, where nnU-Net is not at hand."""
+"""Reading images and label maps where nnU-Net is not at hand; writing them whole."""
 
+import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from casesim.errors import UserError
+from casesim.files import atomic_path
 
 
 def read_axial(
@@ -39,3 +42,30 @@ def read_label_map(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             f"The label map {path} cannot be read ({reason}). Delete it and run the "
             "workflow again."
         ) from None
+
+
+def write_nifti(image: Any, path: str | os.PathLike[str]) -> None:
+    """Write a SimpleITK image as .nii.gz, atomically and whole.
+
+    Raises `UserError` where the disk is full: SimpleITK 2.5 writes what there is
+    room for, and says nothing.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    with atomic_path(path) as temporary:
+        sitk.WriteImage(image, os.fspath(temporary), True)
+        voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+        expected = _NIFTI_HEADER_BYTES + voxels * image.GetSizeOfPixelComponent()
+        # The last four bytes of a gzip file tell how much it holds.
+        told = int.from_bytes(_last_bytes(temporary, 4), "little")
+        if told != expected % 2**32:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+
+
+_NIFTI_HEADER_BYTES = 352
+
+
+def _last_bytes(path: Path, number: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - number))
+        return file.read()

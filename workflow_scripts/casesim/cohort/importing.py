@@ -15,6 +15,7 @@ from typing import Any
 from casesim.cohort.cases import Case
 from casesim.errors import UserError
 from casesim.files import atomic_path
+from casesim.images import write_nifti
 
 
 def import_case(
@@ -185,5 +186,4 @@ def _write_phantom(
         image = sitk.GetImageFromArray(array)
         # SimpleITK counts axes as x, y, z; the arrays and the config as z, y, x.
         image.SetSpacing([float(mm) for mm in reversed(made.spacing)])
-        with atomic_path(target) as temporary:
-            sitk.WriteImage(image, str(temporary), True)
+        write_nifti(image, target)

@@ -23,7 +23,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 from torch.nn import functional
 
 from casesim.errors import UserError
-from casesim.files import atomic_path
+from casesim.images import write_nifti
 from casesim.inference.surface import Reference
 from casesim.nnunet.files import PathLike
 
@@ -157,5 +157,4 @@ def write_label_map(
     image.SetSpacing(geometry["spacing"])
     image.SetOrigin(geometry["origin"])
     image.SetDirection(geometry["direction"])
-    with atomic_path(path) as temporary:
-        SimpleITK.WriteImage(image, os.fspath(temporary), True)
+    write_nifti(image, path)

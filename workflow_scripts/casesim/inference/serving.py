@@ -74,11 +74,24 @@ def parse_job(directory: str, arguments: list[str]) -> Job:
     Raises `UserError` for arguments that are missing, unknown or malformed.
     """
     parser = Parser("predict")
+
+    def stays_inside(text: str) -> str:
+        """A name or path that does not climb out of the folder that it begins in."""
+        if not text or ".." in Path(text).parts:
+            raise argparse.ArgumentTypeError(f"{text!r} leaves its folder")
+        return text
+
     for name in ("model", "case"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("checkpoint", "data", "label", "prediction", "score"):
+        parser.add_argument(f"--{name}", required=True, type=stays_inside)
+    for name in ("checkpoint", "data", "label"):
         parser.add_argument(
             f"--{name}", required=True, type=lambda text: Path(directory, text)
+        )
+    for name in ("prediction", "score"):
+        parser.add_argument(
+            f"--{name}",
+            required=True,
+            type=lambda text: Path(directory, stays_inside(text)),
         )
     return Job(**parser.parse(arguments))
 

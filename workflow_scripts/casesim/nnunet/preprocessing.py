@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from casesim.files import sync
 from casesim.nnunet.files import PathLike, damaged, read_json
 from casesim.nnunet.planning import load_plans
 
@@ -132,7 +133,9 @@ def _save_preprocessed(
             blocks_seg=blocks_seg,
         )
         for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
-            Path(f"{temporary}{suffix}").replace(f"{stem}{suffix}")
+            written = Path(f"{temporary}{suffix}")
+            sync(written)
+            written.replace(f"{stem}{suffix}")
 
 
 def open_preprocessed(stem: PathLike) -> tuple[Any, Any]:

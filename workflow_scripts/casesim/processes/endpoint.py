@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
@@ -49,18 +50,22 @@ class Request:
 def read_request(connection: socket.socket, max_files: int = 0) -> Request:
     """Read one request, and not a byte more.
 
-    Raises `UserError` for what is no request of this protocol.
+    Raises `UserError` for what is no request of this protocol, or of another user.
     """
-    connection.settimeout(_SECONDS_TO_EXCHANGE)
-    header, files = b"", []
-    while not header.endswith(b"\n") and len(header) < _LONGEST_HEADER:
-        byte, received, *_ = socket.recv_fds(connection, 1, max_files)
-        files += received
-        if not byte:
-            break
-        header += byte
-    request = Request("", "", "", [], files)
+    request = Request("", "", "", [])
+    end = time.monotonic() + _SECONDS_TO_EXCHANGE
     try:
+        user = user_of(connection)
+        if user not in (os.getuid(), 0):
+            raise UserError(f"This process serves another user than {user}.")
+        header = b""
+        while not header.endswith(b"\n") and len(header) < _LONGEST_HEADER:
+            _set_deadline(connection, end)
+            byte, received, *_ = socket.recv_fds(connection, 1, max_files)
+            request.files += received
+            if not byte:
+                break
+            header += byte
         words = header.split()
         if words[:2] != [b"casesim-resident", b"%d" % service.PROTOCOL]:
             raise UserError(f"This is not protocol {service.PROTOCOL}: {words!r}")
@@ -68,11 +73,15 @@ def read_request(connection: socket.socket, max_files: int = 0) -> Request:
         if not 0 <= length <= service.MAX_REQUEST_BYTES:
             raise UserError(f"A request of {length} bytes is too long.")
         content = b""
-        while part := connection.recv(length - len(content)):
+        while len(content) < length:
+            _set_deadline(connection, end)
+            part = connection.recv(length - len(content))
+            if not part:
+                raise UserError("The request ended early.")
             content += part
-        if len(content) != length:
-            raise UserError("The request ended early.")
         fields = os.fsdecode(content).split("\0")
+        if len(fields) < 3:
+            raise UserError("A request has a verb, a key and a folder.")
         request.verb, request.key, request.directory, *request.arguments = fields
     except BaseException:
         request.close_files()
@@ -82,6 +91,22 @@ def read_request(connection: socket.socket, max_files: int = 0) -> Request:
             connection.recv(service.MAX_REQUEST_BYTES)
         raise
     return request
+
+
+def _set_deadline(connection: socket.socket, end: float) -> None:
+    """Let the next operation last until `end`; raises `UserError` when that is past."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise UserError(f"The request did not come within {_SECONDS_TO_EXCHANGE:.0f} s")
+    connection.settimeout(left)
+
+
+def user_of(connection: socket.socket) -> int:
+    """Whose process has connected; this user where the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return os.getuid()
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return struct.unpack("iII", told)[1]
 
 
 def answer(connection: socket.socket, succeeded: bool, text: str) -> None:

@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -123,8 +122,14 @@ class Server:
         listener = self._endpoint.listener
         listener.settimeout(SECONDS_BETWEEN_LOOKS)
         while not self._end.is_set():
-            with suppress(TimeoutError):
+            try:
                 self._receive(listener.accept()[0])
+            except TimeoutError:
+                continue
+            except OSError as error:
+                # No descriptor is free, say: those who wait must not wait in vain.
+                print(f"A request was not accepted: {error}", flush=True)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
         for connection in self._endpoint.last_connections():
             self._receive(connection)
         self._waiting.put(None)
@@ -137,11 +142,11 @@ class Server:
         try:
             if request.verb == "predict":
                 job = self._parse_job(request.directory, request.arguments)
+                if self._predictor is not None:
+                    self._predictor.prefetch(job)
         except Exception as error:
             answer(connection, False, explain(error))
             return
-        if job is not None and self._predictor is not None:
-            self._predictor.prefetch(job)
         self._waiting.put(_Request(connection, job))
 
     def _watch(self) -> None:

@@ -151,5 +151,5 @@ def _end_like(status: int, stopped: int) -> None:
     raise UserError(
         f"The process of this job was killed by {signal.Signals(-status).name}. If "
         "nobody did that, the machine's memory ran out, or the job's: give the rule "
-        "more mem_mb, or run fewer jobs at once."
+        "more mem_mb, or run fewer jobs at once. After SIGBUS, make room on the disk."
     )

@@ -120,7 +120,11 @@ class Server:
         for descriptor in ready & self._children.keys():
             self._listen_to(self._children[descriptor])
         if listener.fileno() in ready and not self._ending:
-            self._accept(listener.accept()[0])
+            try:
+                self._accept(listener.accept()[0])
+            except OSError as error:
+                # No descriptor is free, say: the children must not end for that.
+                print(f"A request was not accepted: {error}", flush=True)
         if not self._endpoint.is_needed():
             self._ending = True
         if self._ending:
@@ -205,8 +209,10 @@ class Server:
                 self._be_the_job(parent, connection, request, variables, values)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        print(f"process {pid}: {request.verb} in {request.directory}", flush=True)
         self._children[connection.fileno()] = _Child(pid, connection)
+        # A folder's name need not be text.
+        where = request.directory.encode(errors="replace").decode()
+        print(f"process {pid}: {request.verb} in {where}", flush=True)
 
     def _be_the_job(
         self,

@@ -1,0 +1,197 @@
+"""The disk is full at each write: said in the user's words, nothing half is left.
+
+A limit on the size of files stands in for the disk where a file system of a few
+megabytes cannot be mounted.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from casesim.errors import UserError
+from casesim.files import atomic_path
+from casesim.images import write_nifti
+from casesim.nnunet import checkpoints
+from casesim.nnunet.files import write_json
+from workflow.conftest import Checkout
+
+from .conftest import FULL, TARGETS, TINY, tables
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as on Linux")
+
+
+def image() -> Any:
+    import SimpleITK
+
+    draw = np.random.default_rng(0)
+    return SimpleITK.GetImageFromArray(
+        draw.integers(0, 4, (20, 40, 50)).astype(np.uint8)
+    )
+
+
+def write_nibabel(path: Path) -> None:
+    import nibabel as nib
+
+    draw = np.random.default_rng(0)
+    volume = nib.nifti1.Nifti1Image(draw.normal(size=(20, 30, 40)), np.eye(4))
+    with atomic_path(path) as temporary:
+        nib.save(volume, temporary)
+
+
+def write_checkpoint(path: Path) -> None:
+    import torch
+
+    checkpoints.save_checkpoint(path, {"weights": torch.arange(10_000.0)})
+
+
+def write_table(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        pd.DataFrame({"dice": np.linspace(0, 1, 3000)}).to_csv(temporary, sep="\t")
+
+
+def write_figure(path: Path) -> None:
+    from casesim.training.progress import plot_progress
+
+    plot_progress(
+        [{"loss": 1.0 / (n + 1), "pseudo_dice": None} for n in range(9)], path
+    )
+
+
+WRITERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "label map": ("a.nii.gz", lambda path: write_nifti(image(), path)),
+    "imported image": ("a.nii.gz", write_nibabel),
+    "checkpoint": ("a.pth", write_checkpoint),
+    "table": ("a.tsv", write_table),
+    "JSON": ("a.json", lambda path: write_json(path, {"a": list(range(3000))})),
+    "figure": ("a.png", write_figure),
+}
+
+
+def in_a_child(work: Callable[[], str], limit: int) -> str:
+    """What `work` returns in a process whose files have at most `limit` bytes."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            said = "nothing"
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            said = work()
+        except BaseException:
+            said = traceback.format_exc()
+        finally:
+            os.write(write, said.encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, "but one"])
+def test_every_kind_of_file(
+    tmp_path: Path, kind: str, share: float | str, count: Counter[str]
+) -> None:
+    name, write = WRITERS[kind]
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    size = len(whole) - 1 if isinstance(share, str) else int(share * len(whole))
+
+    def attempt() -> str:
+        try:
+            write(path)
+        except UserError as error:
+            return f"told: {error}"
+        except Exception as error:
+            return f"raised: {error}"
+        return "nothing"
+
+    said = in_a_child(attempt, size)
+    # torch says it in its own words; nobody is silent.
+    assert said.startswith("told: " if kind != "checkpoint" else ("told: ", "raised: "))
+    assert path.read_bytes() == whole, "what was there stays there"
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    path.unlink()
+    assert in_a_child(attempt, size) == said
+    assert not list(tmp_path.iterdir())
+    write(path)
+    assert path.read_bytes() == whole
+    count["writes onto a full disk"] += 2
+
+
+def test_disk_without_room_for_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.mkstemp", no_room)
+    with pytest.raises(UserError, match=r"a\.json cannot be written: No space left"):
+        write_json(tmp_path / "a.json", {})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory, of a size that can be changed (`resize`)."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "casesim", str(disk)],
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def resize(disk: Path, kilobytes: int) -> None:
+    options = f"remount,size={kilobytes}k"
+    subprocess.run(["mount", "-o", options, str(disk)], check=True)
+
+
+@pytest.mark.skipif(not FULL, reason="make reliability")
+@pytest.mark.timeout(3 * 3600)
+def test_study_on_a_disk_that_is_full_again_and_again(
+    undisturbed: Checkout, small_disk: Path, count: Counter[str]
+) -> None:
+    """Room comes by and by: each start gets a little further."""
+    checkout = Checkout(small_disk / "study", TINY)
+    used = sum(f.stat().st_size for f in small_disk.rglob("*") if f.is_file())
+    size = used // 1024 + 600
+    failed = []
+    for _ in range(40):
+        resize(small_disk, size)
+        result = checkout.run(*TARGETS)
+        if result.returncode == 0:
+            break
+        failed.append(result.stdout)
+        size += 500
+    else:
+        pytest.fail(failed[-1][-3000:])
+    count["starts on a disk that was full"] += len(failed)
+    assert failed
+    resize(small_disk, 64 << 10)
+    assert tables(checkout) == tables(undisturbed)
+    left = list(checkout.path("results").rglob(".tmp-*"))
+    assert not left
+    scores = checkout.path("results/scores").glob("**/*.json")
+    assert all(json.loads(score.read_text()) for score in scores)
