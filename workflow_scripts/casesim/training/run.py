@@ -28,6 +28,7 @@ from casesim.processes.stopping import Stop
 from casesim.processes.waiting import Wait
 from casesim.training.batches import TRAINING, VALIDATION, iterate
 from casesim.training.cases import Cases
+from casesim.training.keeping import Keeper
 from casesim.training.progress import plot_progress
 from casesim.training.trainer import CaseTrainer
 
@@ -75,7 +76,8 @@ def train(
     Writes what `save_model` does, and progress.png. While the training runs,
     fold_all/checkpoint_latest.pth is what an interrupted one goes on from when it is
     called again with the same cases, plans, schedule, seed and start weights; any
-    other, or a damaged one, is ignored. The same arguments and number of threads give
+    other, or a damaged one, is ignored. A finished model of the same arguments is taken
+    as it is (`keeping`). The same arguments and number of threads give
     the same weights bit for bit on a CPU.
 
     On SIGTERM or SIGINT (a time limit, an interrupt) the training writes that
@@ -101,18 +103,6 @@ def train(
         plans_json, dataset_json = read_json(plans), read_json(dataset)
         planning.load_plans(plans, configuration)
         data = Cases(cases, memory_mb)
-        trainer = CaseTrainer(plans_json, configuration, "all", dataset_json, device)
-        weights = None
-        if start_from is not None:
-            weights = checkpoints.read_checkpoint(start_from)["network_weights"]
-        try:
-            trainer.initialize(schedule, seed, weights)
-        except ValueError as error:
-            raise UserError(
-                f"The weights in {start_from} do not fit {plans} ({error}). Delete "
-                "the model that they are from, so that it is trained again under these "
-                "plans."
-            ) from None
 
         @cache
         def fingerprint() -> str:
@@ -125,6 +115,29 @@ def train(
                 seed,
                 start_from,
             )
+
+        final = latest.with_name("checkpoint_final.pth")
+        model = [final, *(Path(out_folder, f"{n}.json") for n in ("plans", "dataset"))]
+        keeper = Keeper(latest.parent, model)
+        if keeper.restore(lambda: f"{fingerprint()} {storage}"):
+            print(
+                "A model of these very cases, plans, schedule, seed and start is there "
+                "from an earlier run. To train it anew, delete its folder.",
+                flush=True,
+            )
+            return final
+        trainer = CaseTrainer(plans_json, configuration, "all", dataset_json, device)
+        weights = None
+        if start_from is not None:
+            weights = checkpoints.read_checkpoint(start_from)["network_weights"]
+        try:
+            trainer.initialize(schedule, seed, weights)
+        except ValueError as error:
+            raise UserError(
+                f"The weights in {start_from} do not fit {plans} ({error}). Delete "
+                "the model that they are from, so that it is trained again under these "
+                "plans."
+            ) from None
 
         run = _Run(trainer, data, seed, workers, validate_every)
         if latest.exists():
@@ -140,7 +153,7 @@ def train(
         )
         run.finish(latest, fingerprint, checkpoint_minutes)
         began = time.monotonic()
-        final = checkpoints.save_model(
+        checkpoints.save_model(
             out_folder,
             trainer.network.state_dict(),
             plans_json,
@@ -151,6 +164,7 @@ def train(
         )
         plot_progress(run.history, Path(out_folder, "progress.png"))
         latest.unlink(missing_ok=True)
+        keeper.keep(f"{fingerprint()} {storage}")
         print(f"model written in {time.monotonic() - began:.2f} s", flush=True)
         return final
 
