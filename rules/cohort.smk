@@ -160,3 +160,43 @@ rule preprocess_case:
         configuration=config["nnunet"]["configuration"],
     script:
         "../workflow_scripts/cohort/preprocess_case.py"
+
+
+rule import_correction:
+    """A corrected label map, checked as any cohort's; the original stays."""
+    input:
+        images=expand(
+            f"{RAW}/imagesTr/{{{{case}}}}_{{channel}}.nii.gz", channel=CHANNEL_FILES
+        ),
+        corrected=lambda w: ancient(STUDY.corrections[w.case]),
+    output:
+        label="results/corrections/labels/{case}.nii.gz",
+    log:
+        "logs/import_correction/{case}.log",
+    wildcard_constraints:
+        case="|".join(map(re.escape, STUDY.corrections)) or "(?!)",
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=8000,
+        runtime="30m",
+    params:
+        content=lambda w: FINGERPRINTS.of([STUDY.corrections[w.case]]),
+        channel_names=COHORT.channel_names,
+        labels=COHORT.labels,
+    script:
+        "../workflow_scripts/cohort/import_correction.py"
+
+
+use rule preprocess_case as preprocess_correction with:
+    input:
+        images=rules.import_correction.input.images,
+        label=rules.import_correction.output.label,
+        plans=f"{PREPROCESSED}/nnUNetPlans.json",
+        dataset=f"{PREPROCESSED}/dataset.json",
+    output:
+        data=f"{CORRECTED}/{{case}}.b2nd",
+        seg=f"{CORRECTED}/{{case}}_seg.b2nd",
+        properties=f"{CORRECTED}/{{case}}.pkl",
+    log:
+        "logs/preprocess_correction/{case}.log",

@@ -99,6 +99,7 @@ os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
 
 RAW = "results/nnunet/raw/Dataset001_Cohort"
 PREPROCESSED = "results/nnunet/preprocessed/Dataset001_Cohort"
+CORRECTED = f"results/corrections/nnUNetPlans_{config['nnunet']['configuration']}"
 CASES_2D_OR_3D = f"{PREPROCESSED}/nnUNetPlans_{config['nnunet']['configuration']}"
 CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
 # Used with --sdm apptainer: docs/container.md.

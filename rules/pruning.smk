@@ -7,6 +7,13 @@ rule choose_removals:
         clusters="results/similarity/clusters.tsv",
         # Cell by cell: the model's whole row holds the held-out cases, too.
         base=list_scores("base", COHORT.train),
+        # Of the arms that a reviewer's decisions make: they hold for one matrix alone.
+        decisions=lambda w: STUDY.decisions_of(w.arm),
+        matrix=lambda w: (
+            f"results/similarity/{STUDY.matrix}.tsv"
+            if STUDY.decisions_of(w.arm)
+            else []
+        ),
     output:
         training_cases="results/pruning/{arm}/training_cases.txt",
         removed_cases="results/pruning/{arm}/removed_cases.txt",
@@ -17,6 +24,7 @@ rule choose_removals:
         "../envs/analysis.yaml"
     params:
         pool=COHORT.pool,
+        train=COHORT.train,
         seed=config["training"]["seed"],
         region=config["similarity"]["region"],
     script:
@@ -30,6 +38,7 @@ rule compare:
         after=expand("results/scores/{model}.tsv", model=STUDY.reduced),
         removed=expand("results/pruning/{arm}/removed_cases.txt", arm=STUDY.arms),
         cohort="results/cohort.tsv",
+        decisions=STUDY.decided,
     output:
         table="results/pruning/comparison.tsv",
         summary="results/pruning/summary.json",
@@ -49,6 +58,8 @@ rule compare:
         models=STUDY.retrained,
         base_seed=STUDY.base_seed,
         seed=config["training"]["seed"],
+        train=COHORT.train,
+        corrected=list(STUDY.corrections),
     script:
         "../workflow_scripts/pruning/compare.py"
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from casesim import settings
+from casesim.cohort import corrections
 from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
 from casesim.cohort.selection import choose_refits
 from casesim.cohort.targets import IGNORE
 from casesim.evidence import label_quality
 from casesim.nnunet.own_network import OwnNetwork
-from casesim.pruning import arms
+from casesim.pruning import arms, decisions
 
 # Models of a single case. They segment the pool alone: held-out cases must not be seen
 # by any decision.
@@ -67,6 +68,7 @@ class Study:
         )
         # Asked for now, so that what is wrong is told before anything is planned.
         _ = study.refitted, study.explored_channels
+        _ = study.corrections, study.decisions
         return study
 
     def describe(self, files: Iterable[Any]) -> str:
@@ -206,7 +208,12 @@ class Study:
     @cached_property
     def retrained(self) -> dict[str, arms.Retrained]:
         """Name of every model that is trained from scratch again, to arm and seed."""
-        return arms.retrained_models(self.config["pruning"], self.base_seed)
+        return arms.retrained_models(
+            self.config["pruning"],
+            self.base_seed,
+            reviewed=self.decisions is not None and bool(self.decisions.of("remove")),
+            relabelled=bool(self.corrections),
+        )
 
     @cached_property
     def arms(self) -> list[str]:
@@ -272,6 +279,37 @@ class Study:
             arm = None if model["arm"] == arms.FULL else model["arm"]
             models[f"retrained/{name}"] = {**model, "arm": arm, "before": before}
         return models
+
+    # What a reviewer decided
+
+    @cached_property
+    def corrections(self) -> dict[str, str]:
+        """Pool case to its corrected label map; empty without corrections."""
+        folder = self.config["cohort"]["corrections"]
+        if folder is None:
+            return {}
+        return corrections.find(folder, self.cohort.pool, self.cohort.held_out)
+
+    def corrected(self, name: str) -> list[str]:
+        """Cases of which a retrained model sees the corrected label map."""
+        relabelled = self.retrained[name]["arm"] == arms.RELABELLED
+        return list(self.corrections) if relabelled else []
+
+    @cached_property
+    def decisions(self) -> decisions.Decisions | None:
+        """What the reviewer decided; None where nobody did."""
+        path = self.config["pruning"]["decisions"]
+        return None if path is None else decisions.read(path, self.cohort.train)
+
+    @cached_property
+    def decided(self) -> list[str]:
+        """The table of decisions, if there is one."""
+        return [] if self.decisions is None else [self.decisions.path]
+
+    def decisions_of(self, arm: str) -> list[str]:
+        """The table of decisions, for an arm that is made of them; else nothing."""
+        own = arm == arms.REVIEWED or arm.startswith(arms.RANDOM_REVIEWED)
+        return self.decided if own else []
 
     # Trainings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casesim.files import atomic_path, logged
-from casesim.pruning import arms
+from casesim.pruning import arms, decisions
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -24,6 +24,15 @@ def write_cases(path: str, cases: Iterable[str]) -> None:
         temporary.write_text("".join(f"{case}\n" for case in sorted(cases)))
 
 
+def read_reviewed() -> list[str]:
+    """The cases that the reviewer removes; none for arms that do not ask for them."""
+    if not snakemake.input.decisions:
+        return []
+    decided = decisions.read(snakemake.input.decisions, snakemake.params.train)
+    decided.refuse_stale(snakemake.input.matrix)
+    return decided.of("remove")
+
+
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.inference import overlap
@@ -37,6 +46,7 @@ def main() -> None:
             read_table(snakemake.input.clusters),
             base_dice,
             snakemake.params.seed,
+            read_reviewed(),
         )
         print(f"{snakemake.wildcards.arm} removes {len(removed)}: {', '.join(removed)}")
         kept = set(snakemake.params.pool) - set(removed)

@@ -13,6 +13,7 @@ def main() -> None:
     with logged(snakemake.log[0]):
         import pandas as pd
 
+        from casesim.pruning import decisions
         from casesim.pruning.comparison import comparison, write_comparison
         from casesim.pruning.summary import summary, write_summary
         from casesim.report import comparison as figure
@@ -38,9 +39,14 @@ def main() -> None:
             snakemake.params.base_seed,
             removed,
             read(snakemake.input.cohort),
+            snakemake.params.corrected,
         )
         content = summary(table, seed=snakemake.params.seed)
         print(content["verdict"])
+        if snakemake.input.decisions:
+            decided = decisions.read(snakemake.input.decisions, snakemake.params.train)
+            content["decisions"] = decided.summary(snakemake.params.corrected)
+            print(content["decisions"]["statement"])
         write_comparison(table, snakemake.output.table)
         write_summary(content, snakemake.output.summary)
         figure.draw(table, snakemake.output.png, snakemake.output.svg)

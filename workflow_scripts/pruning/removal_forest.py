@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        from casesim.pruning.arms import is_random
+        from casesim.pruning.arms import is_control_of
         from casesim.pruning.comparison import PRIMARY_REGION
         from casesim.pruning.summary import HEADLINE_ARM, forest
         from casesim.pruning.verdict import RELEVANT_CHANGE
@@ -32,7 +32,7 @@ def main() -> None:
         means = changes.set_index("arm")["mean"]
         null_distribution.draw(
             means[HEADLINE_ARM],
-            means[[arm for arm in means.index if is_random(arm)]],
+            means[[arm for arm in means.index if is_control_of(arm, HEADLINE_ARM)]],
             snakemake.output.null_png,
             snakemake.output.null_svg,
             p=held_out.get("random_p"),

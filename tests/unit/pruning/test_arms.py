@@ -191,12 +191,14 @@ def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> N
         cells.append(tmp_path / f"{case}.json")
         cells[-1].write_text(json.dumps(cell))
     job = SimpleNamespace(
-        input=SimpleNamespace(clusters=str(clusters), base=[*map(str, cells)]),
+        input=SimpleNamespace(
+            clusters=str(clusters), base=[*map(str, cells)], decisions=[], matrix=[]
+        ),
         output=SimpleNamespace(
             training_cases=str(tmp_path / "arm/training_cases.txt"),
             removed_cases=str(tmp_path / "arm/removed_cases.txt"),
         ),
-        params=SimpleNamespace(pool=POOL, seed=0, region="mean"),
+        params=SimpleNamespace(pool=POOL, train=TRAIN, seed=0, region="mean"),
         wildcards=SimpleNamespace(arm="lowest_base_dice"),
         log=[str(tmp_path / "log")],
     )
@@ -228,3 +230,38 @@ def test_the_module_imports_the_standard_library_only() -> None:
     assert modules
     light = sys.stdlib_module_names | {"casesim"}
     assert all(name.split(".")[0] in light for name in modules)
+
+
+# What a reviewer decides
+
+
+def test_a_reviewer_s_arms_have_random_arms_of_their_own() -> None:
+    names = arms.arms(PRUNING, reviewed=True, relabelled=True)
+    assert names == [
+        *("worst_cluster", "lowest_rows", "reviewed", "relabelled"),
+        *("random_1", "random_2", "random_reviewed_1", "random_reviewed_2"),
+    ]
+    assert arms.arms(PRUNING) == ARMS
+    controls = {
+        arm: [name for name in names if arms.is_control_of(name, arm)] for arm in names
+    }
+    assert controls["reviewed"] == ["random_reviewed_1", "random_reviewed_2"]
+    for arm in ("worst_cluster", "lowest_rows", "relabelled"):
+        assert controls[arm] == ["random_1", "random_2"]
+
+
+def test_the_reviewed_arm_removes_what_the_reviewer_removed() -> None:
+    reviewed = ["c2", "a1", "b1"]
+
+    def chosen(arm: str) -> list[str]:
+        return arms.choose(arm, POOL, CLUSTERS, BASE_DICE, 0, reviewed)
+
+    assert chosen("reviewed") == ["a1", "b1", "c2"]
+    assert chosen("relabelled") == []
+    randoms = [chosen(f"random_reviewed_{r}") for r in range(1, 6)]
+    # As many as the reviewer's, not as the worst cluster's two; all different.
+    assert {len(removed) for removed in randoms} == {3}
+    assert len({tuple(removed) for removed in [*randoms, chosen("reviewed")]}) == 6
+    assert all(set(removed) <= set(TRAIN) for removed in randoms)
+    # The arms of the worst cluster's size are those without a reviewer.
+    assert chosen("random_1") == choose("random_1")

@@ -146,9 +146,12 @@ def test_the_script_writes_table_summary_and_figure(tmp_path: Path) -> None:
             after=after,
             removed=[str(removed)],
             cohort=write("cohort.tsv", COHORT.replace(rename)),
+            decisions=[],
         ),
         output=SimpleNamespace(**outputs),
-        params=SimpleNamespace(models=MODELS, seed=0),
+        params=SimpleNamespace(
+            models=MODELS, base_seed=0, seed=0, train=["NA"], corrected=[]
+        ),
         log=[str(tmp_path / "compare.log")],
     )
     script = str(SCRIPTS / "pruning/compare.py")

@@ -1,6 +1,7 @@
 """The verdict's rules, and how often they are right in simulations."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -154,3 +155,34 @@ def test_the_stated_detectable_effect_is_found_in_about_80_percent(
     effect = stated_detectable(design)
     assert share_of_helps(design, effect, 200, seed=12) == pytest.approx(0.8, abs=0.1)
     assert share_of_helps(design, effect / 2, 50, seed=13) < 0.65
+
+
+def test_each_arm_is_judged_by_the_random_arms_of_its_size() -> None:
+    arms = ["worst_cluster", "reviewed", "relabelled"]
+    arms += [f"random_{r}" for r in (1, 2, 3)]
+    arms += [f"random_reviewed_{r}" for r in (1, 2)]
+    # (arm, one seed, two cases with the same change)
+    means = [0.05, 0.03, 0.04, -0.01, 0.0, 0.01, 0.1, 0.2]
+    changes = np.repeat(np.array(means)[:, None, None], 2, axis=2)
+    found = {e.arm: e for e in gather(arms, changes)}
+    worst, reviewed = found["worst_cluster"], found["reviewed"]
+    assert (worst.n_randoms, reviewed.n_randoms) == (3, 2)
+    assert worst.random is not None
+    assert reviewed.random is not None
+    # Better than all three of its own; worse than both of its own.
+    assert worst.random.p == pytest.approx(1 / 4)
+    assert reviewed.random.p == pytest.approx(1)
+    assert worst.noise is not None
+    assert reviewed.noise is not None
+    assert worst.noise.sd == pytest.approx(0.01)
+    assert reviewed.noise.sd == pytest.approx(np.std([0.1, 0.2], ddof=1))
+    # Nothing is removed: no random removal is a control, but it tells the noise.
+    assert found["relabelled"].random is None
+    assert found["relabelled"].noise == worst.noise
+
+
+def test_relabelling_needs_no_random_arm_to_help() -> None:
+    found = replace(evidence_of(randoms=NO_RANDOMS), arm="relabelled")
+    assert verdict(found).word == "helps"
+    assert verdict(found).sentence.startswith("relabelled helps: held-out Dice")
+    assert verdict(replace(found, arm="reviewed")).word == "cannot tell"

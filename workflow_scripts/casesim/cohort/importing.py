@@ -52,7 +52,7 @@ def import_case(
         )
     if label_out is not None:
         assert case.label is not None
-        _write_label(case.label, label_out, label_map)
+        write_label(case.label, label_out, label_map)
 
 
 @contextmanager
@@ -113,9 +113,14 @@ def _split_channels(source: str, targets: Sequence[str | os.PathLike[str]]) -> N
             nib.save(volume, temporary)
 
 
-def _write_label(
+def write_label(
     source: str, target: str | os.PathLike[str], label_map: Mapping[int, int]
 ) -> None:
+    """Write a label map with the numbers that `label_map` gives those of its file.
+
+    Raises:
+        UserError: a file that cannot be read, or a number that no label has.
+    """
     import nibabel as nib
     import numpy as np
     import SimpleITK as sitk  # noqa: N813

@@ -1,10 +1,11 @@
 """Arms: which train cases each retrained model does without.
 
 An arm is one way to choose removals. Every arm removes as many cases as the worst
-cluster holds, since a model trained on fewer cases is another experiment. All arms draw
+cluster holds, since a model trained on fewer cases is another experiment; `reviewed`,
+which removes what a reviewer decides, has random arms of its own size beside it. The
+arm `relabelled` removes nothing: it is trained on corrected label maps. All arms draw
 from the train cases, the only ones that the similarity matrix says anything about.
-Standard library
-only: Snakemake imports this module whenever it parses the workflow.
+Standard library only: Snakemake imports this module whenever it parses the workflow.
 """
 
 import math
@@ -16,6 +17,9 @@ from casesim.errors import UserError
 
 FULL = "full"
 RANDOM = "random_"
+REVIEWED = "reviewed"
+RELABELLED = "relabelled"
+RANDOM_REVIEWED = f"{RANDOM}{REVIEWED}_"
 
 
 class Retrained(TypedDict):
@@ -25,19 +29,40 @@ class Retrained(TypedDict):
     seed: int
 
 
-def arms(pruning: Mapping[str, Any]) -> list[str]:
-    """Names of all arms that remove cases, in the order of the config.
+def arms(
+    pruning: Mapping[str, Any], reviewed: bool = False, relabelled: bool = False
+) -> list[str]:
+    """Names of all arms that are compared with the full set.
 
     Args:
         pruning: the config's section `pruning` (`arms`, `random_arms`, `seeds`).
+        reviewed: whether a reviewer removes cases.
+        relabelled: whether there are corrected label maps.
     """
-    randoms = [f"{RANDOM}{r}" for r in range(1, pruning["random_arms"] + 1)]
-    return [*pruning["arms"], *randoms]
+    numbers = range(1, pruning["random_arms"] + 1)
+    return [
+        *pruning["arms"],
+        *([REVIEWED] if reviewed else []),
+        *([RELABELLED] if relabelled else []),
+        *(f"{RANDOM}{r}" for r in numbers),
+        *(f"{RANDOM_REVIEWED}{r}" for r in numbers if reviewed),
+    ]
 
 
 def is_random(arm: str) -> bool:
     """Whether the arm is a random control."""
     return arm.startswith(RANDOM)
+
+
+def is_control_of(control: str, arm: str) -> bool:
+    """Whether a random arm removes as many cases as this arm does.
+
+    Those of the worst cluster's size stand in for `relabelled`, too, where only the
+    training noise is asked for: it removes none.
+    """
+    of_reviewed = control.startswith(RANDOM_REVIEWED)
+    wanted = arm == REVIEWED or arm.startswith(RANDOM_REVIEWED)
+    return is_random(control) and of_reviewed == wanted
 
 
 def full_model(seed: int, base_seed: int | None) -> str:
@@ -50,7 +75,10 @@ def full_model(seed: int, base_seed: int | None) -> str:
 
 
 def retrained_models(
-    pruning: Mapping[str, Any], base_seed: int | None
+    pruning: Mapping[str, Any],
+    base_seed: int | None,
+    reviewed: bool = False,
+    relabelled: bool = False,
 ) -> dict[str, Retrained]:
     """Every model that is retrained, with its arm and training seed.
 
@@ -62,12 +90,14 @@ def retrained_models(
         pruning: the config's section `pruning` (`arms`, `random_arms`, `seeds`).
         base_seed: the seed that the base model is trained with, None for one that was
             trained elsewhere.
+        reviewed: whether a reviewer removes cases.
+        relabelled: whether there are corrected label maps.
 
     Returns:
         Model name to arm and seed; empty when no arm is configured.
     """
     models: dict[str, Retrained] = {}
-    names = arms(pruning)
+    names = arms(pruning, reviewed, relabelled)
     if not names:
         return models
     for seed in dict.fromkeys(pruning["seeds"]):
@@ -85,6 +115,7 @@ def choose(
     clusters: Iterable[Mapping[str, Any]],
     base_dice: Mapping[str, float],
     seed: int,
+    reviewed: Sequence[str] = (),
 ) -> list[str]:
     """The cases that an arm removes from the pool, sorted.
 
@@ -98,7 +129,9 @@ def choose(
     * `lowest_base_dice`: the n train cases that the base model segments worst.
     * `random_<r>`: n train cases drawn at random. Arms differ from one another and from
       the worst cluster as long as there are other sets of n to draw.
-    * `full`: none.
+    * `reviewed`: the cases that a reviewer removes, however many.
+    * `random_reviewed_<r>`: as many as these, drawn like `random_<r>`.
+    * `relabelled`, `full`: none.
 
     Ties are broken by case id, cases with an undefined value come last, and the order
     of the arguments does not matter.
@@ -109,12 +142,13 @@ def choose(
         clusters: rows of `clusters.tsv`: `case`, `cluster`, `row_mean`, `worst`.
         base_dice: mean Dice of the base model on each case.
         seed: for the random arms.
+        reviewed: the train cases that a reviewer removes.
 
     Raises:
         UserError: unknown arm, no worst cluster, cases outside the pool, or too few
             cases.
     """
-    if arm == FULL:
+    if arm in (FULL, RELABELLED):
         return []
     rows = {row["case"]: row for row in clusters}
     train = sorted(rows)
@@ -142,6 +176,11 @@ def choose(
     elif arm == "lowest_base_dice":
         dice = {case: _number(base_dice.get(case)) for case in train}
         removed = _lowest(dice, number)
+    elif arm == REVIEWED:
+        removed = list(reviewed)
+    elif arm.removeprefix(RANDOM_REVIEWED).isdecimal():
+        number = int(arm.removeprefix(RANDOM_REVIEWED))
+        removed = _draw(number, train, sorted(reviewed), seed)
     elif is_random(arm) and arm.removeprefix(RANDOM).isdecimal():
         removed = _draw(int(arm.removeprefix(RANDOM)), train, worst, seed)
     else:
@@ -181,19 +220,20 @@ def _best_cluster(
     return removed + _highest(others, number - len(removed))
 
 
-def _draw(r: int, train: Sequence[str], worst: Sequence[str], seed: int) -> list[str]:
-    """The r-th random set: each is redrawn until it is one that was not used before."""
-    subsets = math.comb(len(train), len(worst))
-    used = {tuple(worst)}
+def _draw(r: int, train: Sequence[str], chosen: Sequence[str], seed: int) -> list[str]:
+    """The r-th random set of the chosen one's size: each is redrawn until it is one
+    that was not used before, the chosen one included."""
+    subsets = math.comb(len(train), len(chosen))
+    used = {tuple(chosen)}
     removed: tuple[str, ...] = ()
     for q in range(1, r + 1):
         # A string seeds through SHA-512: the same draw on every machine and version.
         generator = random.Random(f"{seed}/{q}")
         if len(used) == subsets:
             used.clear()
-        removed = tuple(sorted(generator.sample(train, len(worst))))
+        removed = tuple(sorted(generator.sample(train, len(chosen))))
         while removed in used:
-            removed = tuple(sorted(generator.sample(train, len(worst))))
+            removed = tuple(sorted(generator.sample(train, len(chosen))))
         used.add(removed)
     return list(removed)
 

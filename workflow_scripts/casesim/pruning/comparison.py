@@ -12,7 +12,7 @@ import pandas as pd
 
 from casesim.errors import UserError
 from casesim.files import atomic_path
-from casesim.pruning.arms import FULL, Retrained, full_model
+from casesim.pruning.arms import FULL, RELABELLED, Retrained, full_model
 
 PRIMARY_REGION = "mean"
 
@@ -69,6 +69,7 @@ def comparison(
     base_seed: int | None,
     removed: Mapping[str, Sequence[str]],
     cohort: pd.DataFrame,
+    corrected: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Dice of every test case before and after the removals of each arm.
 
@@ -83,6 +84,9 @@ def comparison(
         base_seed: the seed of `base`; None where that was trained elsewhere.
         removed: arm to the cases that it removes.
         cohort: `cohort.tsv`.
+        corrected: the cases with a corrected label map. For the arm `relabelled` they
+            count as removed: their scores are taken against the label map that its
+            model has not seen.
 
     Returns:
         Columns `arm`, `seed`, `case`, `role`, `removed` (bool), `region`,
@@ -130,7 +134,8 @@ def comparison(
         table.insert(0, "arm", arm)
         table.insert(1, "seed", model["seed"])
         table.insert(3, "role", table["case"].map(role))
-        table.insert(4, "removed", table["case"].isin(list(removed[arm])))
+        unseen = corrected if arm == RELABELLED else removed[arm]
+        table.insert(4, "removed", table["case"].isin(list(unseen)))
         tables.append(table)
     columns = ["arm", "seed", "case", "role", "removed", "region"]
     columns += ["dice_before", "dice_after"]

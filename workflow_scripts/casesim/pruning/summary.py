@@ -13,7 +13,7 @@ import pandas as pd
 
 from casesim.errors import UserError
 from casesim.files import atomic_path
-from casesim.pruning.arms import is_random
+from casesim.pruning.arms import RELABELLED, REVIEWED, is_control_of, is_random
 from casesim.pruning.comparison import PRIMARY_REGION, group
 from casesim.pruning.noise import POWER, change_interval, detectable_by_cases
 from casesim.pruning.statistics import (
@@ -54,12 +54,13 @@ def summary(
         `verdict` (the sentence on `worst_cluster`, None without that arm), `design`
         (what was compared, and the constants of the rules), `arms`, and `contrasts`
         (`worst_cluster` minus each other chosen arm, held-out cases, primary region).
-        Each arm has its removed cases, `verdict` and `sentence` (not the random arms),
-        and for each region the groups `held_out`, `kept` and `removed` as `describe`
-        gives them. Held-out groups also have `mean_by_seed`, `seed_sd`, `interval_low`
-        and `interval_high` (training noise included), `detectable`,
-        `detectable_by_cases`, and, for chosen arms, the comparison with the random
-        arms; p values adjusted over regions end in `_holm`.
+        Each arm has its removed cases (`relabelled` its `corrected_cases`), `verdict`
+        and `sentence` (not the random arms), and for each region the groups
+        `held_out`, `kept` and `removed` as `describe` gives them. Held-out groups also
+        have `mean_by_seed`, `seed_sd`, `interval_low` and `interval_high` (training
+        noise included), `detectable`, `detectable_by_cases`, and, for chosen arms, the
+        comparison with the random arms of their size; p values adjusted over regions
+        end in `_holm`.
 
     Raises:
         UserError: a leak, or an arm, seed, case and region without its row.
@@ -69,6 +70,8 @@ def summary(
     for a, arm in enumerate(cubes.arms):
         removed = [cubes.cases[c] for c in np.flatnonzero(cubes.removed[a])]
         arms[arm] = {"removed_cases": removed, "regions": {}}
+        if arm == RELABELLED:
+            arms[arm] |= {"removed_cases": [], "corrected_cases": removed}
     for r, region in enumerate(cubes.regions):
         gathered = gather(cubes.arms, cubes.changes[r][:, :, cubes.held_out])
         for a, evidence in enumerate(gathered):
@@ -195,7 +198,7 @@ def _judging(e: Evidence) -> dict[str, Any]:
         "interval_low": low,
         "interval_high": high,
     }
-    if not is_random(e.arm):
+    if not is_random(e.arm) and e.arm != RELABELLED:
         result |= {
             "detectable": e.detectable,
             "detectable_by_cases": detectable_by_cases(e.case_sd, e.n),
@@ -225,7 +228,7 @@ def _adjust(regions: dict[str, dict[str, Any]]) -> None:
 
 
 def _design(cubes: _Changes) -> dict[str, Any]:
-    randoms = sum(is_random(arm) for arm in cubes.arms)
+    randoms = sum(is_control_of(arm, HEADLINE_ARM) for arm in cubes.arms)
     noise = "estimated from the seeds"
     if len(cubes.seeds) == 1:
         noise = "one seed: training noise unknown"
@@ -259,7 +262,8 @@ def _contrasts(cubes: _Changes, resamples: int, seed: int) -> dict[str, Any]:
     worst = held_out[cubes.arms.index(HEADLINE_ARM)]
     contrasts = {}
     for changes, arm in zip(held_out, cubes.arms, strict=True):
-        if is_random(arm) or arm == HEADLINE_ARM:
+        # Arms of another size are another experiment.
+        if is_random(arm) or arm in (HEADLINE_ARM, REVIEWED, RELABELLED):
             continue
         difference = worst - changes
         by_case = case_means(difference)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from casesim.pruning.arms import is_random
+from casesim.pruning.arms import RELABELLED, is_control_of
 from casesim.pruning.noise import (
     AgainstRandom,
     TrainingNoise,
@@ -45,7 +45,7 @@ class Evidence:
         random_sd: standard deviation of the random arms' mean changes; NaN for fewer
             than two.
         random: the comparison with the random arms, None where there are none and for
-            random arms themselves.
+            random arms themselves, and for `relabelled`, which removes nothing.
     """
 
     arm: str
@@ -90,23 +90,25 @@ def gather(arms: Sequence[str], changes: Array) -> list[Evidence]:
     """The evidence on each arm.
 
     Args:
-        arms: names of all arms, random ones included.
+        arms: names of all arms, random ones included. Each is compared with the random
+            arms of its own size.
         changes: changes on the held-out cases, (arm, seed, case).
     """
-    is_control = np.array([is_random(arm) for arm in arms], dtype=bool)
     defined = ~np.isnan(changes)
     number = defined.sum(axis=2)
     totals = np.where(defined, changes, 0).sum(axis=2)
     # (arm, seed); without a mean for each, nothing can be said on noise and controls.
     means = np.where(number > 0, totals / np.maximum(number, 1), np.nan)
     complete = changes.size > 0 and bool((number > 0).all())
-    noise = training_noise(means, is_control) if complete else None
-    randoms = means[is_control].mean(axis=1)
     found = []
     for a, arm in enumerate(arms):
+        is_control = np.array([is_control_of(name, arm) for name in arms], dtype=bool)
+        noise = training_noise(means, is_control) if complete else None
+        randoms = means[is_control].mean(axis=1)
         by_case = case_means(changes[a])
         beside = None
-        if complete and is_control.any() and not is_control[a]:
+        alone = is_control[a] or arm == RELABELLED
+        if complete and is_control.any() and not alone:
             beside = against_random(float(means[a].mean()), randoms)
         found.append(
             Evidence(
@@ -160,6 +162,9 @@ def verdict(evidence: Evidence) -> Verdict:
     )
     if high < 0:
         return Verdict("harms", f"{e.arm} harms: {change}.")
+    if low > 0 and e.arm == RELABELLED:
+        # Nothing is removed, so that no random removal is a control.
+        return Verdict("helps", f"{e.arm} helps: {change}.")
     if low > 0:
         if e.random is None:
             return _cannot_tell(e, f"{change}, but there is no random arm beside it")

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from casesim.pruning.arms import REVIEWED, is_control_of
+from casesim.pruning.summary import HEADLINE_ARM
 from casesim.report import style
 
 MOST_RANDOM_ROWS = 3
@@ -20,9 +22,9 @@ MOST_RANDOM_ROWS = 3
 def pair_table(table: pd.DataFrame, region: str = "mean") -> pd.DataFrame:
     """Per arm and case, means and ranges over seeds: what `comparison` draws.
 
-    More than three random arms become one arm `random (R arms)`, their mean and range;
-    a case counts in the arms that kept it. Pairs in which one of the two is undefined
-    are left out.
+    More than three random arms of one size become one arm `random (R arms)`, their mean
+    and range; a case counts in the arms that kept it. Pairs in which one of the two is
+    undefined are left out.
 
     Args:
         table: `comparison.tsv`.
@@ -33,12 +35,13 @@ def pair_table(table: pd.DataFrame, region: str = "mean") -> pd.DataFrame:
         after_high`.
     """
     rows = table[table["region"] == region].dropna(subset=["dice_before", "dice_after"])
-    random = rows["arm"].str.startswith("random_")
-    number = rows.loc[random, "arm"].nunique()
-    if number > MOST_RANDOM_ROWS:
-        # Each random arm removes other cases; kept and removed are never mixed.
-        rows = rows.assign(arm=rows["arm"].mask(random, f"random ({number} arms)"))
-        rows = rows[~(random & rows["removed"].astype(bool))]
+    for arm, name in ((HEADLINE_ARM, "random"), (REVIEWED, "random reviewed")):
+        random = rows["arm"].map(lambda control, arm=arm: is_control_of(control, arm))
+        number = rows.loc[random, "arm"].nunique()
+        if number > MOST_RANDOM_ROWS:
+            # Each random arm removes other cases; kept and removed are never mixed.
+            rows = rows.assign(arm=rows["arm"].mask(random, f"{name} ({number} arms)"))
+            rows = rows[~(random & rows["removed"].astype(bool))]
     grouped = rows.groupby(["arm", "case"], sort=False)
     return grouped.agg(
         role=("role", "first"),

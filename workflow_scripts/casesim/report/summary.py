@@ -29,7 +29,7 @@ def summarise(
     """
     lines = [f"# What {len(clustering['cases'])} train cases teach", ""]
     if comparison is not None:
-        lines += [f"Verdict: {_verdict(comparison)}", ""]
+        lines += [f"Verdict: {_verdict(comparison)}", "", *_reviewed(comparison)]
     lines += [_worst_cluster(clustering), "", "Review first:"]
     for number, case in enumerate(cases.head(NUMBER_TO_REVIEW).to_dict("records"), 1):
         lines.append(f"{number}. {case['case']}: {_reason(case)}")
@@ -44,6 +44,15 @@ def _verdict(comparison: Mapping[str, Any]) -> str:
         return f"removing the worst cluster{rest}"
     sentences = [arm.get("sentence") for arm in comparison["arms"].values()]
     return next(filter(None, sentences), "no arm was chosen by the matrix.")
+
+
+def _reviewed(comparison: Mapping[str, Any]) -> list[str]:
+    """What became of a reviewer's decisions and corrections, if there are any."""
+    arms = (comparison["arms"].get(name) for name in ("reviewed", "relabelled"))
+    lines = [str(arm["sentence"]) for arm in arms if arm]
+    if "decisions" in comparison:
+        lines.insert(0, comparison["decisions"]["statement"])
+    return [*(f"* {line}" for line in lines), ""] if lines else []
 
 
 def _worst_cluster(clustering: Mapping[str, Any]) -> str:
