@@ -6,7 +6,9 @@ BIN = .venv/bin
 # numexpr, which pandas loads, dies of OMP_NUM_THREADS=4,2.
 export NUMEXPR_NUM_THREADS ?= 1
 
-.PHONY: setup demo test reliability lint
+RESULTS ?= results
+
+.PHONY: setup demo explore test reliability lint
 
 setup: .venv/installed
 
@@ -19,6 +21,10 @@ setup: .venv/installed
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --resources gpu=1
+
+# The explorer's page from a small server on this machine, until Ctrl-C.
+explore: setup
+	@PYTHONPATH=workflow_scripts $(BIN)/python -m casesim.explorer.server $(RESULTS)
 
 test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest

@@ -37,7 +37,10 @@
 
   // Open the cell of a train case's model (null: of the base model) on a case.
   Explorer.open = (row, column) => {
-    location.hash = `cell=${encodeURIComponent(row ?? "")},${encodeURIComponent(column)}`;
+    const hash = `#cell=${encodeURIComponent(row ?? "")},${encodeURIComponent(column)}`;
+    // The same cell again: no change that the browser would tell.
+    if (location.hash === hash) follow();
+    else location.hash = hash;
   };
 
   function follow() {
