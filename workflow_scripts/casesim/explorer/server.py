@@ -174,6 +174,15 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _announce(server: Server) -> None:
+    port = server.server_port
+    login = f"{getpass.getuser()}@{socket.getfqdn()}"
+    print(f"Open {server.address}")
+    print("From another machine, run this there first, and open the same address:")
+    print(f"  ssh -N -L {port}:127.0.0.1:{port} {login}")
+    print("Whoever has the address sees the images. Ctrl-C ends it.", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="explore", description=__doc__)
@@ -192,13 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    port = server.server_port
-    print(f"Open {server.address}")
-    print("From another machine, run this there first, and open the same address:")
-    login = f"{getpass.getuser()}@{socket.getfqdn()}"
-    print(f"  ssh -N -L {port}:127.0.0.1:{port} {login}")
-    print("Whoever has the address sees the images. Ctrl-C ends it.", flush=True)
     try:
+        _announce(server)
         server.serve_forever()
     except KeyboardInterrupt:
         print()

@@ -12,8 +12,10 @@ Explorer.tables = (() => {
     residual: "how far the model does better on its own case than both effects say",
     row_mean: "mean Dice of its model on the other cases",
     row_max: "highest Dice of its model on another case",
-    word: "what row and column suggest together: a reason to look",
-    kind: "which error the pattern of row and column looks like",
+    kind: "which error the case looks like, by the direction of errors in row and column: a reason to look",
+    strength: "how clear the kind is",
+    evidence: "the numbers that the kind rests on",
+    note: "where cluster and kind differ, why",
     worst: "in the worst cluster",
     worst_share: "share of resamples in which it is in the worst cluster",
     refit_row_mean: "row mean of a second fine-tune with another seed",
@@ -43,7 +45,7 @@ Explorer.tables = (() => {
     const lines = rows.map((row) => {
       const line = element("tr");
       row.forEach((value, i) => {
-        const cell = element(i === at ? "th" : "td", { className: typeof value === "number" ? "number" : "" });
+        const cell = element(i === at ? "th" : "td", { className: typeof value === "number" ? "number" : String(value).length > 24 ? "long" : "" });
         if (i === at && open) {
           const button = element("button", { type: "button", className: "link", textContent: value });
           button.addEventListener("click", () => open(value));
