@@ -196,3 +196,21 @@ def test_regions_reach_nnunet_in_their_order() -> None:
     manager = LabelManager(content["labels"], content["regions_class_order"])
     assert manager.foreground_regions == [(1, 2, 3), (2, 3), 3]
     assert manager.ignore_label == 4
+
+
+def test_plans_that_cannot_work_are_not_written(replan: Replan, tmp_path: Path) -> None:
+    """nnU-Net's own planner, on single slices whose spacing is larger in plane."""
+    slices = {
+        "spacings": [[1.0, 3.0, 3.0]] * len(POOL),
+        "shapes_after_crop": [[1, 44, 44]] * len(POOL),
+    }
+    with pytest.raises(UserError, match=r"no network can be .* \[1, 1, 1\]"):
+        replan(slices, configuration="2d", gpu_memory_target_gb=8)
+    with pytest.raises(UserError, match=r"nothing is left of the cases along z"):
+        replan(slices, configuration="2d", target_spacing=[3, 3, 3])
+    assert _files(tmp_path) == []
+    # What the message says to set helps.
+    plans = replan(
+        slices, configuration="2d", gpu_memory_target_gb=8, target_spacing=[1, 1, 1]
+    )
+    assert min(plans["configurations"]["2d"]["patch_size"]) >= 100

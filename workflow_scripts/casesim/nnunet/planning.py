@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from casesim.errors import UserError
 from casesim.nnunet import own_network
 from casesim.nnunet.files import PathLike, read_json, write_json
+from casesim.nnunet.plausibility import check_plans, check_target_spacing
 
 if TYPE_CHECKING:
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # noqa: E501
@@ -163,9 +164,10 @@ def plan(
             nnUNet_n_proc_DA=str(processes),
         ):
             _extract_fingerprint(len(pool), processes)
+            fingerprint = read_json(work / "dataset_fingerprint.json")
             if own_plans is None:
+                check_target_spacing(nnunet_config.get("target_spacing"), fingerprint)
                 _planner(nnunet_config).plan_experiment()
-        fingerprint = read_json(work / "dataset_fingerprint.json")
         if own_plans is None:
             plans = read_json(work / f"{PLANS}.json")
         else:
@@ -176,6 +178,7 @@ def plan(
         plans["configurations"][configuration]["batch_size"] = nnunet_config[
             "batch_size"
         ]
+    check_plans(plans, configuration, fingerprint, nnunet_config)
     write_json(raw / "dataset.json", dataset)
     write_json(preprocessed / "dataset.json", dataset)
     write_json(preprocessed / "dataset_fingerprint.json", fingerprint)

@@ -116,3 +116,30 @@ def test_real_patients_are_fine(source: str, name: str, pool: int) -> None:
         }
     )
     assert check_cohort(cohort, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "severity"), [(0.1, "warning"), (10.0, "warning"), (100.0, "error")]
+)
+def test_a_case_in_another_unit(folder: Folder, factor: float, severity: str) -> None:
+    """0.1 and 10 as centimetres would be; a warning, since slices may be thick."""
+    affine = affine_of(factor)
+    for channel in range(2):
+        save(folder.image(3, channel), image_of(3, channel), affine)
+    save(folder.label(3), label_of(3), affine)
+    problems = [p for p in folder.check() if "of the other cases" in p.problem]
+    problem = only(problems, severity)
+    assert problem.case == "case_3"
+    assert "those of the other cases 1 x 1 x 1 mm" in problem.problem
+
+
+def test_all_cases_in_metres(folder: Folder) -> None:
+    for case in range(6):
+        for channel in range(2):
+            save(folder.image(case, channel), image_of(case, channel), affine_of(0.001))
+        save(folder.label(case), label_of(case), affine_of(0.001))
+    problems = folder.check()
+    assert len(problems) == 6
+    assert "0.009 x 0.008 x 0.007 mm large: its voxels have 0.001 x" in (
+        problems[0].problem
+    )

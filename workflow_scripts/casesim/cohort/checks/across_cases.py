@@ -3,12 +3,21 @@
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from casesim.cohort.cases import Cohort
 from casesim.cohort.checks.one_case import Digest, check_case
 from casesim.cohort.problem import WHOLE_COHORT, Problem
 
 # Label maps with fewer voxels can be equal by chance.
 TINY_LABEL_MAP = 10
+
+# Times the median spacing of the cohort. Slices of 0.5 and of 5 mm are found in one
+# cohort; centimetres or metres taken for millimetres are further away.
+STRANGE_SPACING = 8.0
+WRONG_SPACING = 50.0
+# The largest side of an image, in mm; beyond, the unit is probably another.
+SIDES = (5.0, 3000.0)
 
 
 def check_cohort(cohort: Cohort, threads: int) -> list[Problem]:
@@ -34,6 +43,7 @@ def _compare_cases(digests: dict[str, Digest]) -> list[Problem]:
         *_duplicate_images(digests),
         *_duplicate_labels(digests),
         *_mixed_spacings(digests),
+        *_wrong_units(digests),
     ]
 
 
@@ -111,3 +121,33 @@ def _mixed_spacings(digests: dict[str, Digest]) -> list[Problem]:
             "only for their scanner.",
         )
     ]
+
+
+def _wrong_units(digests: dict[str, Digest]) -> list[Problem]:
+    """Cases whose voxels are of another order of size than the others', or absurd."""
+    problems = []
+    columns = zip(*(digest.spacing for digest in digests.values()), strict=True)
+    usual = [float(np.median(column)) for column in columns]
+    mend = "Look whether the header's spacing is in mm, and correct it."
+    for case, digest in digests.items():
+        mm = " x ".join(f"{value:.3g}" for value in digest.spacing)
+        sides = [
+            n * value for n, value in zip(digest.shape, digest.spacing, strict=True)
+        ]
+        if not SIDES[0] <= max(sides) <= SIDES[1]:
+            size = " x ".join(f"{side:.3g}" for side in sides)
+            text = f"The image is {size} mm large: its voxels have {mm} mm."
+            problems.append(Problem(case, "warning", text, mend))
+        if len(digests) < 3:
+            continue
+        pairs = list(zip(digest.spacing, usual, strict=True))
+        factor = max(max(a / b, b / a) for a, b in pairs)
+        if factor >= STRANGE_SPACING:
+            severity = "error" if factor >= WRONG_SPACING else "warning"
+            others = " x ".join(f"{value:.3g}" for value in usual)
+            text = (
+                f"The voxels have {mm} mm, those of the other cases {others} mm "
+                f"(median): {factor:.3g} times as much or as little."
+            )
+            problems.append(Problem(case, severity, text, mend))
+    return problems

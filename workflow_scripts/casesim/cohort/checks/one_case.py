@@ -23,14 +23,15 @@ class Digest:
     """What is needed of a case to compare it with others.
 
     One digest for each channel that is not constant, by channel name; the digest of the
-    label map (empty without one) and its number of labelled voxels; the spacing (x, y,
-    z) in mm.
+    label map (empty without one) and its number of labelled voxels; the spacing in mm
+    and the shape in voxels (x, y, z).
     """
 
     channels: dict[str, str]
     label: str
     label_voxels: int
     spacing: tuple[float, ...]
+    shape: tuple[int, ...]
 
 
 def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None]:
@@ -72,6 +73,7 @@ def _digest(channels: Sequence[Channel], label: Volume | None) -> Digest:
         _hash(label.voxels, np.uint8) if label else "",
         int(np.count_nonzero(label.voxels)) if label else 0,
         channels[0].volume.spacing,
+        channels[0].voxels.shape,
     )
 
 
