@@ -55,6 +55,7 @@ def interval(part: Mapping[str, Any]) -> str:
 
 def detection(results: Path) -> str:
     table = read(results / "evidence/detection.tsv")
+    table = table[table["kind"] == "any"]
     parts = []
     for kind, rows in table.groupby("defect", sort=False):
         first = rows.iloc[0]
@@ -100,7 +101,7 @@ def cases(results: Path, planted_only: bool = False) -> str:
     base_dice = base[base["region"] == "mean"].set_index("case")["dice"]
     folder = results / "evidence/label_quality"
     head = ["rank", "case", "planted", "donor effect", "recipient effect", "row mean"]
-    head += ["row maximum", "base Dice", "cluster", "word"]
+    head += ["row maximum", "base Dice", "cluster", "kind", "strength"]
     if folder.is_dir():
         head.append("cleanlab")
     rows = []
@@ -118,7 +119,8 @@ def cases(results: Path, planted_only: bool = False) -> str:
             f"{float(row['row_max']):.3f}",
             f"{float(base_dice[case]):.3f}",
             "worst" if clusters["worst"][case] == "true" else "",
-            row["word"],
+            row["kind"],
+            f"{float(row['strength']):.1f}",
         ]
         if folder.is_dir():
             record = json.loads((folder / f"{case}.json").read_text())

@@ -1,4 +1,4 @@
-# Does the method find what is known to be wrong? Only where defects were planted.
+# Does the method find what is known to be wrong? Planted defects, or a user's table.
 
 
 rule label_quality:
@@ -30,10 +30,8 @@ rule detection:
     """How well each score of the train cases finds the planted defects."""
     input:
         cohort="results/cohort.tsv",
-        clusters="results/similarity/clusters.tsv",
-        effects="results/similarity/cases.tsv",
-        # Cell by cell: the model's whole row holds the held-out cases, too.
-        base=list_scores("base", COHORT.train),
+        cases="results/similarity/cases.tsv",
+        truth=config["evidence"]["truth"] or [],
         label_quality=expand(
             "results/evidence/label_quality/{case}.json", case=STUDY.judged
         ),
@@ -57,6 +55,24 @@ rule detection:
     conda:
         "../envs/analysis.yaml"
     params:
-        region=config["similarity"]["region"],
+        # What trainings took is no result: read where it was noted.
+        benchmarks={
+            "rows": expand(
+                "results/benchmarks/finetune/{case}.tsv", case=COHORT.train
+            ),
+            "folds": expand(
+                "results/benchmarks/train_fold/{fold}.tsv",
+                fold=sorted(set(STUDY.folds.values())),
+            ),
+        },
+        cells={
+            "rows": {
+                f"results/scores/finetuned/{case}/{COHORT.pool[0]}.json": len(
+                    COHORT.pool
+                )
+                for case in COHORT.train
+            },
+            "folds": {f"results/scores/base/{case}.json": 1 for case in STUDY.judged},
+        },
     script:
         "../workflow_scripts/evidence/detection.py"

@@ -101,6 +101,9 @@ rule case_effects:
         # Cell by cell: the model's whole row holds the held-out cases, too.
         base=list_scores("base", COHORT.pool),
         channels="results/channels.tsv",
+        label_quality=expand(
+            "results/evidence/label_quality/{case}.json", case=STUDY.judged
+        ),
     output:
         signatures="results/similarity/signatures.tsv",
         table=report(
@@ -126,6 +129,7 @@ rule case_effects:
         pool=COHORT.pool,
         labels=STUDY.foreground,
         regions=config["regions"],
+        region=config["similarity"]["region"],
     script:
         "../workflow_scripts/similarity/case_effects.py"
 

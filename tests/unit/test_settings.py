@@ -109,7 +109,7 @@ def test_the_paper_s_schedule() -> None:
             r"target_spacing: .*, but training\.base\.checkpoint brings",
         ),
         ({"evidence": {"cleanlab_folds": 1}}, r"1 folds cannot be made of 12"),
-        ({"evidence": {"cleanlab_folds": 3}}, r"were planted .* there are none"),
+        ({"evidence": {"truth": "none.tsv"}}, r"there is no file none\.tsv"),
     ],
 )
 def test_a_mistake_is_named(config: dict[str, Any], message: str) -> None:

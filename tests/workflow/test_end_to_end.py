@@ -15,6 +15,7 @@ import yaml
 from scipy.cluster.hierarchy import linkage
 
 from benchmarks import gpu_hours
+from casesim.similarity import kinds
 
 from .conftest import ROOT, Checkout, processes, succeeded, wait_for
 from .test_dry_run import job_counts
@@ -241,8 +242,13 @@ def test_speeds_are_measured_from_what_a_run_leaves(finished: Checkout) -> None:
 def test_planted_defects_are_looked_for_by_every_score(finished: Checkout) -> None:
     results = finished.path("results")
     table = pd.read_csv(results / "evidence/detection.tsv", sep="\t")
-    scores = ["cluster", "row_mean", "row_max", "donor_effect", "base_dice", "cleanlab"]
+    table = table[table["kind"] == "any"]
+    scores = ["cluster", "row_mean", "row_max", "donor_effect", "signature", "combined"]
+    scores += ["channel", "base_dice", "base_signature", "cleanlab"]
     assert table["score"].tolist() == scores
+    hours = table.set_index("score")["gpu_hours"]
+    assert hours["base_dice"] == 0 < hours["cleanlab"] < hours["combined"]
+    assert hours["combined"] == pytest.approx(hours["cleanlab"] + hours["row_mean"])
     assert set(table["defect"]) == {"label"}
     assert set(table["n_cases"]) == {6}
     assert set(table["n_defects"]) == {2}
@@ -258,6 +264,64 @@ def test_planted_defects_are_looked_for_by_every_score(finished: Checkout) -> No
     ]
     auroc = table.set_index("score")["auroc"]
     assert auroc["row_mean"] == pytest.approx(np.mean(pairs))
+
+
+def test_each_case_has_a_kind_and_its_numbers(finished: Checkout) -> None:
+    results = finished.path("results/similarity")
+    table = pd.read_csv(results / "cases.tsv", sep="\t", keep_default_na=False)
+    assert set(table["kind"].map(kinds.short)) <= set(kinds.KINDS)
+    assert table["rank"].tolist() == list(range(1, 7))
+    sides = pd.read_csv(results / "signatures.tsv", sep="\t")
+    assert set(sides["side"]) == {"row", "column", "base"}
+    # By hand, from the predictions: the model of one case on all others.
+    case = table["case"].iloc[0]
+    pool = sorted(table["case"])
+    volumes = {}
+    for model in pool:
+        for other in set(pool) - {model}:
+            maps = [
+                sitk.GetArrayFromImage(sitk.ReadImage(str(finished.path(p))))
+                for p in (
+                    f"results/predictions/finetuned/{model}/{other}.nii.gz",
+                    f"results/nnunet/raw/Dataset001_Cohort/labelsTr/{other}.nii.gz",
+                )
+            ]
+            drawn, given = ((m > 0).sum() for m in maps)
+            small = 0.01 * max(drawn, given)
+            volumes[model, other] = np.log((drawn + small) / (given + small))
+    away = {
+        model: np.median(
+            [
+                volumes[model, other]
+                - np.median([volumes[m, other] for m in pool if m != other])
+                for other in pool
+                if other != model
+            ]
+        )
+        for model in pool
+    }
+    found = table.set_index("case")["row_volume"].astype(float)
+    assert found[case] == pytest.approx(away[case] - np.median([*away.values()]))
+
+
+def test_the_truth_is_read_by_the_detection_alone(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    cohort = pd.read_csv(
+        finished.path("results/cohort.tsv"), sep="\t", keep_default_na=False
+    )
+    train = cohort[cohort["train_case"]].sort_values("case")
+    truth = tmp_path / "truth.tsv"
+    shuffled = train["planted"].to_numpy()[::-1]
+    pd.DataFrame({"case": train["case"], "kind": shuffled}).to_csv(
+        truth, sep="\t", index=False
+    )
+    config = tmp_path / "truth.yaml"
+    config.write_text(json.dumps({"evidence": {"truth": str(truth)}}))
+    output = succeeded(finished.run("-n", configs=[str(config)]))
+    # The record of the configuration says so, too.
+    assert set(job_counts(output)) <= {"detection", "record_config", "total"}
+    assert job_counts(output)["detection"] == 1
 
 
 def test_label_quality_is_judged_by_a_model_that_never_saw_the_case(

@@ -182,11 +182,11 @@ def _relation_problems(config: dict[str, Any]) -> Iterator[str]:
             f"evidence.cleanlab_folds: {folds} folds cannot be made of {pool_number} "
             "pool cases; give 0 for none, or 2 or more"
         )
-    defects = cohort["phantom"]["defects"].values()
-    if folds and (cohort["source"] != "phantom" or not any(defects)):
+    truth = config["evidence"]["truth"]
+    if truth is not None and not Path(truth).is_file():
         yield (
-            "evidence.cleanlab_folds: the score is compared with the method where "
-            "defects were planted (cohort.phantom.defects), and there are none; give 0"
+            f"evidence.truth: there is no file {truth}; give a .tsv or .csv with the "
+            "columns case and kind, or null"
         )
 
 

@@ -451,7 +451,7 @@ class Study:
         yield from ("pruning/forest.png", "summary.md", "explorer/index.html")
         if self.config["explorer"]["in_report"]:
             yield "explorer_in_report"
-        if self.cohort.has_planted_defects:
+        if self.cohort.has_planted_defects or self.config["evidence"]["truth"]:
             yield "evidence/detection.png"
 
 

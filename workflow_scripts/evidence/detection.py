@@ -1,6 +1,7 @@
-"""How well each score of the train cases finds the planted defects."""
+"""How well each score of the train cases finds the known defects, and at what cost."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,40 +11,61 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 
+def hours_of(benchmarks: Sequence[str], cells: Mapping[str, int]) -> float:
+    """Hours on a device: of trainings by Snakemake's notes, of cells by their own.
+
+    `cells` is one cell of each model, and how many there are: they cost about the same.
+    NaN where a training was not noted (an older run, say).
+    """
+    import math
+
+    import pandas as pd
+
+    seconds = 0.0
+    for path in benchmarks:
+        if not Path(path).exists():
+            return math.nan
+        seconds += float(pd.read_csv(path, sep="\t")["s"].iloc[-1])
+    for path, number in cells.items():
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        seconds += number * sum(record["seconds"].values())
+    return seconds / 3600
+
+
 def main() -> None:
     with logged(snakemake.log[0]):
         import pandas as pd
 
         from casesim.evidence.detection import detection, suspicion_scores
-        from casesim.inference import overlap
+        from casesim.evidence.truth import read_truth
         from casesim.report import detection as figure
-        from casesim.similarity.clustering import read_clusters
 
         def read(path: str) -> pd.DataFrame:
             # A case may be called NA: only an empty field is an undefined value.
-            return pd.read_csv(
-                path,
-                sep="\t",
-                dtype={"case": str, "planted": str},
-                keep_default_na=False,
-                na_values={"donor_effect": [""]},
-            )
+            text = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
+            words = ("case", "kind", "evidence", "note", "channel", "pair", "worst")
+            numbers = [str(name) for name in text if name not in words]
+            if "row_mean" in text:
+                text[numbers] = text[numbers].replace("", "nan").astype(float)
+                text["worst"] = text["worst"] == "true"
+            return text
 
-        cells = [overlap.read_record(path) for path in snakemake.input.base]
-        base = overlap.score_table(cells)
-        base = base[base["region"] == snakemake.params.region]
         quality = [
             json.loads(Path(path).read_text(encoding="utf-8"))
             for path in snakemake.input.label_quality
         ]
-        cohort = read(snakemake.input.cohort)
-        scores = suspicion_scores(
-            read_clusters(snakemake.input.clusters),
-            read(snakemake.input.effects).set_index("case")["donor_effect"],
-            base.set_index("case")["dice"],
-            {record["case"]: record["label_quality"] for record in quality},
+        params = snakemake.params
+        table = detection(
+            read_truth(read(snakemake.input.cohort), snakemake.input.get("truth")),
+            suspicion_scores(
+                read(snakemake.input.cases),
+                {record["case"]: record["label_quality"] for record in quality},
+            ),
+            {
+                part: hours_of(params.benchmarks[part], params.cells[part])
+                for part in ("rows", "folds")
+            },
         )
-        table = detection(cohort, scores)
         with atomic_path(snakemake.output.table) as temporary:
             table.to_csv(temporary, sep="\t", index=False)
         figure.draw(table, snakemake.output.png, snakemake.output.svg)

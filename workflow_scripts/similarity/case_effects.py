@@ -1,11 +1,17 @@
 """Which train cases to review first: their effects, and which error each looks like."""
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from casesim.files import atomic_path, logged
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
+
+
+def read_json(path: str) -> dict[str, Any]:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -27,16 +33,21 @@ def main() -> None:
         rows = [errors.read_table(path) for path in snakemake.input.rows]
         cells = [overlap.read_record(path) for path in snakemake.input.base]
         base = errors.error_table(cells)
+        dice = overlap.score_table(cells)
+        dice = dice[dice["region"] == snakemake.params.region]
         positions = {number: i for i, number in enumerate(labels.values(), start=1)}
+        regions = {
+            name: [positions[number] for number in members]
+            for name, members in snakemake.params.regions.items()
+        }
+        by_base = errors.from_tables([base], list(labels)).select(["base"], pool)
+        alone = signatures(None, by_base, regions)
         found = signatures(
             errors.from_tables(rows, list(labels)).select(
                 [f"finetuned/{case}" for case in train], pool
             ),
-            errors.from_tables([base], list(labels)).select(["base"], pool),
-            {
-                name: [positions[number] for number in members]
-                for name, members in snakemake.params.regions.items()
-            },
+            by_base,
+            regions,
         )
         channels = pd.read_csv(
             snakemake.input.channels,
@@ -49,6 +60,16 @@ def main() -> None:
             case_effects(read_matrix(snakemake.input.matrix)),
             classify(found, sorted(train), channels),
             read_clusters(snakemake.input.clusters),
+            pd.DataFrame(
+                {
+                    "base_dice": dice.set_index("case")["dice"],
+                    "base_suspicion": classify(alone, sorted(train))["suspicion"],
+                }
+            ).loc[sorted(train)],
+            {
+                record["case"]: record["label_quality"]
+                for record in map(read_json, snakemake.input.label_quality)
+            },
         )
         written = table.assign(worst=table["worst"].map({True: "true", False: "false"}))
         for content, path in (

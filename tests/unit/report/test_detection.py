@@ -21,6 +21,7 @@ def test_detection_draws_both_measures_of_every_score(
         [
             {
                 "score": name,
+                "kind": "any",
                 "defect": kind,
                 "n_cases": 20,
                 "n_defects": 5,

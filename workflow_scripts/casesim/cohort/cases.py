@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from casesim.cohort import spoil
 from casesim.cohort.phantom import catalogue
 from casesim.cohort.problem import Problem
 from casesim.cohort.targets import IGNORE, LABELS_ALONE, Targets
@@ -20,7 +21,8 @@ class Case:
     `images` is one 4-D file (MSD) or one file for each channel; empty for a phantom,
     as is `label`, which a new case does not have either. `role` is one of `ROLES`.
     `missing` are those files that were not in the folder's listing. `patient` is equal
-    for scans of one patient.
+    for scans of one patient. `spoilt` is what `cohort.spoil` does to the imported label
+    map (`spoil.Spoilt`), `other_label` the file that it needs for that.
     """
 
     id: str
@@ -32,6 +34,8 @@ class Case:
     planted: str = ""
     missing: tuple[str, ...] = ()
     patient: str = ""
+    spoilt: str = ""
+    other_label: str | None = None
 
     @property
     def is_labelled(self) -> bool:
@@ -45,8 +49,10 @@ class Case:
 
     @property
     def existing_sources(self) -> tuple[str, ...]:
-        """The files that the case has, by the listing at load time."""
-        return tuple(path for path in self.sources if path not in self.missing)
+        """The files that the case has, by the listing at load time, and what else its
+        import reads."""
+        own = tuple(path for path in self.sources if path not in self.missing)
+        return (*own, self.other_label) if self.other_label else own
 
     def as_record(self) -> dict[str, Any]:
         """The case as plain JSON values."""
@@ -133,9 +139,13 @@ class Cohort:
 
     @property
     def has_planted_defects(self) -> bool:
-        """Whether some train case is known to be wrong, as only phantoms are."""
+        """Whether some train case is known to be wrong: a phantom, or spoilt here."""
         defects = catalogue.LABEL_DEFECTS + catalogue.IMAGE_DEFECTS
-        return any(case.train_case and case.planted in defects for case in self.cases)
+        return any(
+            case.train_case
+            and (case.planted in defects or spoil.is_defect(case.spoilt))
+            for case in self.cases
+        )
 
     @property
     def foreground_labels(self) -> list[str]:

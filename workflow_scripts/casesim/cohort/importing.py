@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from casesim.cohort.cases import Case
+from casesim.cohort.spoil import Spoilt, spoil
 from casesim.errors import UserError
 from casesim.files import atomic_path
 from casesim.images import write_nifti
@@ -34,11 +36,13 @@ def import_case(
     3-D files are copied byte by byte, 4-D files are split by channel. Label maps become
     uint8 with the numbers of `label_map` where these differ from the file's, or where
     the file does not hold plain integers. A phantom is generated from its config and
-    `seed`. Raises UserError for a file that cannot be read or does not hold the case.
+    `seed`. The label map of a case that is spoilt on purpose is spoilt last. Raises
+    UserError for a file that cannot be read or does not hold the case.
     """
     if case.source == "phantom":
         assert phantom_config is not None
         _write_phantom(case, phantom_config, seed, images_out, label_out)
+        _spoil(case, label_map, seed, images_out, label_out)
         return
     if len(case.images) == 1 and case.source == "msd":
         _split_channels(case.images[0], images_out)
@@ -53,6 +57,48 @@ def import_case(
     if label_out is not None:
         assert case.label is not None
         write_label(case.label, label_out, label_map)
+        _spoil(case, label_map, seed, images_out, label_out)
+
+
+def _spoil(
+    case: Case,
+    label_map: Mapping[int, int],
+    seed: int,
+    images: Sequence[str | os.PathLike[str]],
+    label: str | os.PathLike[str] | None,
+) -> None:
+    """Spoil the imported label map, if the case is one that is spoilt on purpose."""
+    import numpy as np
+    import SimpleITK as sitk  # noqa: N813
+
+    if not case.spoilt or label is None:
+        return
+
+    def read(path: str | os.PathLike[str]) -> np.ndarray:
+        return sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(path)))
+
+    other = None
+    if case.other_label:
+        # Written first: that is what gives it the numbers of this data set.
+        with TemporaryDirectory() as folder:
+            write_label(case.other_label, f"{folder}/other.nii.gz", label_map)
+            other = read(f"{folder}/other.nii.gz")
+    image = sitk.ReadImage(os.fspath(label))
+    x, y, z = image.GetSpacing()
+    changed = sitk.GetImageFromArray(
+        spoil(
+            sitk.GetArrayFromImage(image),
+            Spoilt.from_text(case.spoilt),
+            case.id,
+            seed,
+            (z, y, x),
+            np.any([read(path) != 0 for path in images], axis=0),
+            other,
+        )
+    )
+    changed.CopyInformation(image)
+    with atomic_path(label) as temporary:
+        sitk.WriteImage(changed, os.fspath(temporary), True)
 
 
 @contextmanager

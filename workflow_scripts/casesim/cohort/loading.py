@@ -7,6 +7,7 @@ imports nothing but the standard library: it runs whenever the workflow is parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from casesim.cohort import spoil
 from casesim.cohort.cases import Case, Cohort
 from casesim.cohort.ids import screen
 from casesim.cohort.patients import find_patients
@@ -56,6 +57,12 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         planted = catalogue.assignments(
             config["phantom"], list(selection.train), config["seed"]
         )
+    spoilt = spoil.assignments(
+        config.get("spoil") or {},
+        set(selection.train) - set(planted),
+        config["seed"],
+    )
+    others = _labels_of_others(spoilt, selection.pool, usable, config)
     roles = dict.fromkeys(selection.pool, "pool")
     roles |= dict.fromkeys(selection.held_out, "held_out")
     roles |= dict.fromkeys(selection.calibration, "calibration")
@@ -77,6 +84,8 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
             planted.get(candidate.id, ""),
             candidate.missing,
             patients[candidate.id],
+            spoilt.get(candidate.id, ""),
+            others.get(candidate.id),
         )
         for candidate in chosen
     )
@@ -90,6 +99,24 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         problems=tuple(problems),
         targets=folder.targets,
     )
+
+
+def _labels_of_others(
+    spoilt: Mapping[str, str],
+    pool: Sequence[str],
+    usable: Sequence[Candidate],
+    config: Mapping[str, Any],
+) -> dict[str, str]:
+    """The label file that takes the place of the own one, by case."""
+    wanted = [case for case, text in spoilt.items() if text == "other_patient"]
+    if wanted and config["source"] == "phantom":
+        raise UserError(
+            "cohort.spoil.other_patient needs label files: for the synthetic cohort "
+            "use cohort.phantom.defects.other_patient."
+        )
+    labels = {candidate.id: candidate.label for candidate in usable}
+    chosen = {case: spoil.partner(case, pool, config["seed"]) for case in wanted}
+    return {case: label for case, o in chosen.items() if (label := labels[o])}
 
 
 def _known_patients(cases: Sequence[Case]) -> list[Problem]:

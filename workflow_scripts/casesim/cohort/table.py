@@ -46,7 +46,7 @@ def write_cohort(
                     case.role,
                     str(case.train_case).lower(),
                     case.source,
-                    case.planted,
+                    case.planted or case.spoilt,
                     case.patient or case.id,
                 ]
             )

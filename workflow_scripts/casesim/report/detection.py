@@ -18,6 +18,7 @@ def draw(table: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
         table: from `evidence.detection`; one panel for each kind of defect.
         png, svg: files to write.
     """
+    table = table[table["kind"] == "any"]
     kinds = [kind for kind in _KIND_NAMES if (table["defect"] == kind).any()]
     names = list(dict.fromkeys(table["score"]))
     figure = plt.figure(

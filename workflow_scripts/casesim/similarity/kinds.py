@@ -36,10 +36,15 @@ KINDS = (*LABEL_KINDS, BAD_IMAGE, HARD, NOTHING)
 LARGEST_Z = 8.0
 # Geometric mean of the two sides' z (or the one side's, where there is no row) that
 # makes a kind: a side that says nothing is not made up for by the other.
-STRONG = 3.0
-STRONG_ALONE = 5.0
-# Each side must at least point the same way.
-POINTS = 1.5
+STRONG = 2.2
+STRONG_ALONE = 3.5
+# Each side must at least point the same way; the row of a displaced map, of which two
+# numbers are looked at, a little more.
+POINTS = {OVER: 1.0, UNDER: 1.0, DISPLACED: 1.5, EXCHANGED: 1.0}
+# A kind that explains more is named if it is nearly as strong as the strongest.
+AS_STRONG = 0.9
+# Precision or recall that is no lower than this counts as untouched.
+UNTOUCHED = 2.0
 # Others contradict a label map by less than this: too little to act on, whatever the z.
 SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05, "exchange": 0.05}
 # Two labels are exchanged only if exchanging them back is better than not to.
@@ -75,7 +80,8 @@ def classify(
     Returns:
         Indexed by case: `kind`; `strength`, robust standard deviations (0 for nothing
         conspicuous); `evidence`, the numbers in words; `channel`, named where the image
-        is bad, `channel_score`; and the measures that the rules look at.
+        is bad, `channel_score`; `suspicion`, the strongest support that any label kind
+        has, however weak; and the measures that the rules look at.
     """
     row = _side(signatures, "row", cases)
     view = _view(signatures, cases)
@@ -97,7 +103,13 @@ def classify(
     named = pd.DataFrame(rows, index=pd.Index(cases, name="case"))
     named["channel"] = image["channel"].where(named["kind"] == BAD_IMAGE, "")
     named["channel_score"] = image["channel_score"]
+    named["suspicion"] = _suspicion(strengths)
     return named.join(numbers)
+
+
+def _suspicion(strengths: pd.DataFrame) -> pd.Series:
+    """The strongest support that any kind of label error has, however weak."""
+    return strengths.max(axis=1)
 
 
 def short(kind: str) -> str:
@@ -128,7 +140,7 @@ def _numbers(row: _Side | None, view: _Side) -> pd.DataFrame:
     """The measures that the rules look at, a column each; NaN where there is no row."""
     table = pd.DataFrame(index=view.effect.index)
     for name, side in (("row", row), ("others", view)):
-        for measure in ("volume", "precision", "recall", "dice", "far"):
+        for measure in ("volume", "precision", "recall", "dice", "labels", "far"):
             key = (measure, FOREGROUND)
             table[f"{name}_{measure}"] = np.nan if side is None else side.effect[key]
             table[f"{name}_{measure}_z"] = np.nan if side is None else side.z[key]
@@ -168,11 +180,22 @@ def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
 
     0 where a side says nothing, or points the other way.
     """
+    precision, recall = numbers["others_precision_z"], numbers["others_recall_z"]
+    # Of a map that is only too large, all that others draw is right; and so on.
+    left_out = -recall.where(precision > -UNTOUCHED)
+    drawn_beyond = -precision.where(recall > -UNTOUCHED)
     both_low = -numbers[["others_precision_z", "others_recall_z"]].max(axis=1)
+    misplaced = -numbers[["row_dice_z", "row_labels_z"]].min(axis=1)
     sides = {
-        OVER: (numbers["row_volume_z"], -numbers["others_volume_z"]),
-        UNDER: (-numbers["row_volume_z"], numbers["others_volume_z"]),
-        DISPLACED: (-numbers["row_dice_z"], both_low),
+        OVER: (
+            numbers["row_volume_z"],
+            _larger(-numbers["others_volume_z"], left_out),
+        ),
+        UNDER: (
+            -numbers["row_volume_z"],
+            _larger(numbers["others_volume_z"], drawn_beyond),
+        ),
+        DISPLACED: (misplaced, _larger(both_low, -numbers["others_labels_z"])),
         EXCHANGED: (numbers["row_exchange_z"], numbers["others_exchange_z"]),
     }
     alone = numbers["row_volume_z"].isna().all()
@@ -180,13 +203,17 @@ def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
     for kind, (taught, contradicted) in sides.items():
         contradicted = contradicted.clip(upper=LARGEST_Z)
         if alone:
-            found[kind] = contradicted.where(contradicted > POINTS, 0.0)
+            found[kind] = contradicted.where(contradicted > POINTS[kind], 0.0)
             continue
         taught = taught.clip(upper=LARGEST_Z)
-        agree = (taught > POINTS) & (contradicted > POINTS)
+        agree = (taught > POINTS[kind]) & (contradicted > POINTS[kind])
         both = (taught * contradicted).where(agree, 0.0)
         found[kind] = both**0.5
     return pd.DataFrame(found).fillna(0.0)
+
+
+def _larger(first: pd.Series, second: pd.Series) -> pd.Series:
+    return pd.concat([first, second], axis=1).max(axis=1)
 
 
 def _decide(
@@ -197,13 +224,20 @@ def _decide(
     enough = {
         OVER: numbers["others_volume"] <= -SMALLEST_EFFECT["volume"],
         UNDER: numbers["others_volume"] >= SMALLEST_EFFECT["volume"],
-        DISPLACED: numbers["others_dice"] <= -SMALLEST_EFFECT["dice"],
+        DISPLACED: min(numbers["others_dice"], numbers["others_labels"])
+        <= -SMALLEST_EFFECT["dice"],
         EXCHANGED: numbers["gain"] >= SMALLEST_GAIN,
     }
     least = STRONG_ALONE if alone else STRONG
     strong = {k: float(s) for k, s in strengths.items() if s >= least and enough[k]}
+    if EXCHANGED in strong:
+        # Its labels are misplaced, too; that exchanging helps, only it explains.
+        return EXCHANGED, strong[EXCHANGED]
     if strong:
         kind = max(strong, key=lambda name: strong[name])
+        # What lies elsewhere has another volume, too.
+        if strong.get(DISPLACED, 0.0) >= AS_STRONG * strong[kind]:
+            kind = DISPLACED
         return kind, strong[kind]
     if numbers["others_dice_z"] <= HARD_Z and numbers["others_dice"] <= HARD_DICE:
         return HARD, float(-numbers["others_dice_z"])

@@ -7,6 +7,7 @@ one way, and where they differ a note says why.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,11 @@ FIRST = ["rank", "case", "kind", "strength", "evidence", "note", "worst"]
 
 
 def review(
-    effects: pd.DataFrame, named: pd.DataFrame, clusters: pd.DataFrame
+    effects: pd.DataFrame,
+    named: pd.DataFrame,
+    clusters: pd.DataFrame,
+    base: pd.DataFrame,
+    label_quality: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Rank the cases for a reader.
 
@@ -28,15 +33,31 @@ def review(
         effects: from `effects.case_effects`.
         named: from `kinds.classify`, for the same cases.
         clusters: from `clustering.read_clusters`.
+        base: what the base model says alone, by case: `base_dice`, `base_suspicion`.
+        label_quality: cleanlab's score of each case; None where it was not asked for.
 
     Returns:
         `rank, case, kind, strength, evidence, note, worst` (whether in the worst
-        cluster), then the columns of `effects` and `named`.
+        cluster), then the columns of `effects` and `named`, `base`, `label_quality`
+        where it was asked for, and `combined_rank`: the mean of a case's ranks by row
+        (`donor_effect`), by the base model's Dice, by suspicion, and by label quality
+        where there is one, the most suspect first. Which ranks enter was fixed before
+        any result was seen.
     """
     table = effects.drop(columns="rank").merge(
         named, left_on="case", right_index=True, validate="one_to_one"
     )
     table = table.merge(clusters[["case", "worst"]], on="case", validate="one_to_one")
+    table = table.merge(base, left_on="case", right_index=True, validate="one_to_one")
+    ranks = [
+        table["donor_effect"].rank(),
+        table["base_dice"].rank(),
+        (-table["suspicion"]).rank(),
+    ]
+    if label_quality:
+        table["label_quality"] = table["case"].map(dict(label_quality)).astype(float)
+        ranks.append(table["label_quality"].rank())
+    table["combined_rank"] = sum(ranks) / len(ranks)
     accused = table["kind"].map(short).isin([*LABEL_KINDS, BAD_IMAGE])
     table["note"] = [_note(row) for row in table.to_dict("records")]
     # The order of `effects`, lowest row first, is kept among equals.

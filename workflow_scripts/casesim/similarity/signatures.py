@@ -39,6 +39,7 @@ SMALLEST_SPREAD = {
     "precision": 0.02,
     "recall": 0.02,
     "dice": 0.02,
+    "labels": 0.02,
     "far": 0.03,
     "exchange": 0.03,
 }
@@ -52,6 +53,8 @@ def measures(
     * `volume`: signed logarithm (natural) of predicted over reference volume;
     * `precision`, `recall`, `dice`: NaN where nothing was predicted, or nothing is
       there;
+    * `labels`: of the foreground's voxels that both call so, the share with the right
+      label; NaN where there are none;
     * `far`: of the foreground's errors, the share that lies more than 4 mm from the
       reference's surface;
     * `exchange`, of a pair of labels `A|B`: how much their mean Dice would rise if the
@@ -80,7 +83,10 @@ def measures(
             found["precision", name] = tp / n_pred
             found["recall", name] = tp / n_ref
             found["dice", name] = 2 * tp / (n_pred + n_ref)
+    both = confusion[..., 1:, 1:]
     with np.errstate(divide="ignore", invalid="ignore"):
+        right = np.trace(both, axis1=-2, axis2=-1)
+        found["labels", FOREGROUND] = right / both.sum(axis=(-2, -1))
         wrong = errors.fp + errors.fn
         found["far", FOREGROUND] = wrong[..., 3:].sum(axis=-1) / wrong.sum(axis=-1)
     for a, b in combinations(range(1, len(errors.labels) + 1), 2):
