@@ -21,9 +21,44 @@ rule label_quality:
         runtime="10m",
     params:
         fold=lambda w: STUDY.folds[w.case],
+        foreground=STUDY.foreground,
         options=STUDY.logit_options,
     script:
         "../workflow_scripts/evidence/label_quality.py"
+
+
+rule quick_look:
+    """What the base model, and models that never saw a case, say before any fine-tune."""
+    input:
+        base=list_scores("base", COHORT.pool),
+        channels="results/channels.tsv",
+        label_quality=expand(
+            "results/evidence/label_quality/{case}.json", case=STUDY.folds
+        ),
+    output:
+        table="results/quick/cases.tsv",
+        signatures="results/quick/signatures.tsv",
+    log:
+        "logs/quick_look.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        pool=COHORT.pool,
+        labels=STUDY.foreground,
+        regions=config["regions"],
+        region=config["similarity"]["region"],
+    script:
+        "../workflow_scripts/evidence/quick_look.py"
+
+
+rule quick:
+    """Target: the look that needs no fine-tune (docs/evidence.md says when it is enough)."""
+    input:
+        "results/config.yaml",
+        "results/cohort.png",
+        "results/quick/cases.tsv",
+    localrule: True
 
 
 rule detection:

@@ -139,6 +139,15 @@ def test_the_similarity_classifier_is_off_by_default(tmp_path: Path) -> None:
     assert not {"predict_label_free", "fit_similarity"} & set(job_counts(output))
 
 
+def test_the_quick_look_needs_no_fine_tune(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, {"evidence": {"cleanlab_folds": 2}})
+    counts = job_counts(succeeded(checkout.run("quick", "-n", "--quiet", "rules")))
+    assert counts["train_base"] == counts["quick_look"] == counts["channels"] == 1
+    assert counts["train_fold"] == 2
+    assert counts["label_quality"] == counts["predict"] == 12
+    assert "finetune" not in counts
+
+
 def test_without_planted_defects_nothing_is_to_be_detected(tmp_path: Path) -> None:
     defects = ("swapped_labels", "shifted_label", "other_patient")
     config = {"cohort": {"phantom": {"defects": dict.fromkeys(defects, 0)}}}

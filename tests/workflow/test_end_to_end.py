@@ -304,6 +304,20 @@ def test_each_case_has_a_kind_and_its_numbers(finished: Checkout) -> None:
     assert found[case] == pytest.approx(away[case] - np.median([*away.values()]))
 
 
+def test_the_quick_look_ends_with_every_pool_case(finished: Checkout) -> None:
+    succeeded(finished.run("quick"))
+    table = pd.read_csv(finished.path("results/quick/cases.tsv"), sep="\t")
+    assert table["rank"].tolist() == list(range(1, 7))
+    assert set(table["kind"].map(kinds.short)) <= set(kinds.KINDS)
+    sides = pd.read_csv(finished.path("results/quick/signatures.tsv"), sep="\t")
+    assert set(sides["side"]) == {"base", "out_of_fold"}
+    # The counts of the model that never saw the case are those of its whole image.
+    path = finished.path(f"results/evidence/label_quality/{table['case'].iloc[0]}.json")
+    record = json.loads(path.read_text())
+    assert record["model"] == f"folds/{record['fold']}"
+    assert sum(record["bands"]["fp"]) == sum(record["confusion"][0][1:])
+
+
 def test_the_truth_is_read_by_the_detection_alone(
     finished: Checkout, tmp_path: Path
 ) -> None:

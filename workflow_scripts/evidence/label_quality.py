@@ -19,6 +19,7 @@ def main() -> None:
                 "score": snakemake.output.score,
                 "case": snakemake.wildcards.case,
                 "fold": snakemake.params.fold,
+                "foreground": snakemake.params.foreground,
                 "options": snakemake.params.options,
                 "threads": snakemake.threads,
                 "gpu": snakemake.resources.gpu,

@@ -18,6 +18,7 @@ def main() -> None:
     with logged(snakemake.log[0]):
         import pandas as pd
 
+        from casesim.cohort.channels import read_channels
         from casesim.inference import errors, overlap
         from casesim.report import effects as figure
         from casesim.similarity.clustering import read_clusters
@@ -25,7 +26,7 @@ def main() -> None:
         from casesim.similarity.kinds import classify
         from casesim.similarity.matrix import read_matrix
         from casesim.similarity.review import review
-        from casesim.similarity.signatures import signatures
+        from casesim.similarity.signatures import positions, signatures
 
         train, pool = snakemake.params.train, snakemake.params.pool
         labels = snakemake.params.labels
@@ -35,11 +36,7 @@ def main() -> None:
         base = errors.error_table(cells)
         dice = overlap.score_table(cells)
         dice = dice[dice["region"] == snakemake.params.region]
-        positions = {number: i for i, number in enumerate(labels.values(), start=1)}
-        regions = {
-            name: [positions[number] for number in members]
-            for name, members in snakemake.params.regions.items()
-        }
+        regions = positions(snakemake.params.regions, labels)
         by_base = errors.from_tables([base], list(labels)).select(["base"], pool)
         alone = signatures(None, by_base, regions)
         found = signatures(
@@ -49,16 +46,9 @@ def main() -> None:
             by_base,
             regions,
         )
-        channels = pd.read_csv(
-            snakemake.input.channels,
-            sep="\t",
-            dtype={"case": str, "channel": str},
-            keep_default_na=False,
-            na_values={"score": [""], "distance": [""], "z": [""]},
-        )
         table = review(
             case_effects(read_matrix(snakemake.input.matrix)),
-            classify(found, sorted(train), channels),
+            classify(found, sorted(train), read_channels(snakemake.input.channels)),
             read_clusters(snakemake.input.clusters),
             pd.DataFrame(
                 {

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from casesim.similarity import kinds
-from casesim.similarity.review import FIRST, review
+from casesim.similarity.review import FIRST, review, review_quickly
 
 CASES = [*"abcdef"]
 EFFECTS = pd.DataFrame(
@@ -63,3 +63,16 @@ def test_the_combined_rank_is_the_mean_of_the_ranks_that_there_are() -> None:
     table = review(EFFECTS, NAMED, CLUSTERS, BASE, quality).set_index("case")
     assert table.loc["b", "combined_rank"] == (2 + 1 + 2 + 1) / 4
     assert table.loc["a", "label_quality"] == 0.9
+
+
+def test_the_quick_look_ranks_by_what_the_base_says() -> None:
+    dice = BASE["base_dice"]
+    table = review_quickly(NAMED, dice)
+    # Accused by strength, then by Dice and suspicion: c is lower than d and a.
+    assert table["case"].tolist() == [*"ebfcda"]
+    assert "label_quality" not in table
+    quality = dict(zip(CASES, [0.1, 0.9, 0.8, 0.5, 0.6, 0.7], strict=True))
+    table = review_quickly(NAMED, dice, quality).set_index("case")
+    # Dice: d is 3rd; suspicion: tied 5th; quality: 2nd.
+    assert table.loc["d", "combined_rank"] == (3 + 5 + 2) / 3
+    assert table.loc["a", "label_quality"] == 0.1

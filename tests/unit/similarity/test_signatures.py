@@ -14,6 +14,7 @@ from casesim.similarity.signatures import (
     from_column,
     from_row,
     measures,
+    positions,
     signatures,
     standardised,
 )
@@ -123,3 +124,19 @@ def test_a_map_that_is_too_large_shows_on_both_sides() -> None:
         effect = found.wide(side)["volume"].loc["case_015"]
         assert effect[FOREGROUND] == pytest.approx(sign * 0.5, abs=0.15)
         assert effect["TC"] == pytest.approx(sign * 0.5, abs=0.15)
+
+
+def test_positions_are_those_of_the_confusion_matrix() -> None:
+    labels = {"edema": 1, "core": 4, "rim": 2}
+    found = positions({"TC": (4, 2), "ET": (2,)}, labels)
+    assert found == {"TC": [2, 3], "ET": [3]}
+
+
+def test_what_never_saw_the_case_is_a_side_of_its_own() -> None:
+    errors, base = simulate_errors([SOUND] * 15 + [Defect(grown=0.6)])
+    found = signatures(
+        None, base, {}, out_of_fold=errors.select(errors.models[:1], errors.cases)
+    )
+    assert set(found.table["side"]) == {"base", "out_of_fold"}
+    effect = found.wide("out_of_fold")["volume"].loc["case_015", FOREGROUND]
+    assert effect == pytest.approx(-0.6, abs=0.2)

@@ -12,6 +12,7 @@ Images are (channel, z, y, x); zero in all channels is outside of the head.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -242,6 +243,13 @@ def _largest_of_the_others(
             distance = _several(own.dropna(axis=1, how="all"))
             rest = rest.where(rest >= distance, distance)
     return rest
+
+
+def read_channels(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read `channels.tsv`; names stay text, whatever they look like."""
+    text = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
+    numbers = ["distance", "score", "z"]
+    return text.assign(**text[numbers].replace("", "nan").astype(float))
 
 
 def _several(z: pd.DataFrame) -> pd.Series:

@@ -23,30 +23,49 @@ def label_quality(
     score: str,
     case: str,
     fold: int,
+    foreground: Mapping[str, int],
     options: Mapping[str, Any],
     threads: int,
     gpu: int,
 ) -> None:
-    """Write cleanlab's label-quality score of one case by the model of its fold.
+    """Write cleanlab's label-quality score of one case by the model of its fold, and
+    the counts of a cell (`overlap.score_record`) of the same model.
 
     `stem` is the preprocessed case (path without `.b2nd`), `options` are those of
-    `sliding_window.predict_logits`. `score` gets `case`, `fold` and `label_quality` as
-    JSON. Nothing is kept of the probabilities, which take as much space as the images.
+    `sliding_window.predict_logits`, `foreground` the numbers of the labels by name.
+    `score` gets `fold`, `label_quality` and the counts as JSON, on the grid of the
+    preprocessed case. Nothing is kept of the probabilities, which take as much space as
+    the images.
     """
+    import numpy as np
     import torch
 
     from casesim.evidence.label_quality import label_quality
-    from casesim.inference import sliding_window
+    from casesim.inference import overlap, sliding_window
+    from casesim.inference.surface import Reference
     from casesim.nnunet import checkpoints, preprocessing
     from casesim.nnunet.files import write_json
     from casesim.processes import devices
 
     torch.set_num_threads(threads)
-    data, labels, _ = preprocessing.load_preprocessed(stem, with_seg=True)
+    data, labels, properties = preprocessing.load_preprocessed(stem, with_seg=True)
     if labels is None:
         raise ValueError(f"{stem} was preprocessed without its label map")
     with devices.acquire(gpu) as device:
         model = checkpoints.load_model(checkpoint, device)
         logits = sliding_window.predict_logits(model, data, **options).cpu().numpy()
     quality = label_quality(labels[0], logits)
-    write_json(score, {"case": case, "fold": fold, "label_quality": quality})
+    forward = model.plans_manager.transpose_forward
+    spacing = [float(properties["spacing"][axis]) for axis in forward]
+    # A 2d plan has no spacing across the slices: they keep their own.
+    planned = [float(width) for width in model.configuration_manager.spacing]
+    spacing[len(spacing) - len(planned) :] = planned
+    record = overlap.score_record(
+        f"folds/{fold}",
+        case,
+        logits.argmax(axis=0),
+        Reference.of(np.maximum(labels[0], 0), spacing),
+        foreground,
+        {},
+    )
+    write_json(score, {**record, "fold": fold, "label_quality": quality})

@@ -68,6 +68,42 @@ def review(
     return table[[*FIRST, *rest]].reset_index(drop=True)
 
 
+def review_quickly(
+    named: pd.DataFrame,
+    base_dice: pd.Series,
+    label_quality: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Rank the cases by what is known before anything was fine-tuned.
+
+    Args:
+        named: from `kinds.classify` without rows.
+        base_dice: the base model's Dice, by case.
+        label_quality: as in `review`.
+
+    Returns:
+        `rank, case, kind, strength, evidence`, `base_dice`, `label_quality` where it
+        was asked for, `combined_rank` (mean of the ranks by base Dice, suspicion and
+        label quality), and the columns of `named`. Cases with a kind of error come
+        first, the strongest first; then the most suspect by `combined_rank`.
+    """
+    table = named.rename_axis("case").reset_index()
+    table["base_dice"] = table["case"].map(base_dice)
+    ranks = [table["base_dice"].rank(), (-table["suspicion"]).rank()]
+    if label_quality:
+        table["label_quality"] = table["case"].map(dict(label_quality)).astype(float)
+        ranks.append(table["label_quality"].rank())
+    table["combined_rank"] = sum(ranks) / len(ranks)
+    accused = table["kind"].map(short).isin([*LABEL_KINDS, BAD_IMAGE])
+    table["_strength"] = -table["strength"].where(accused, 0.0)
+    table = table.sort_values(["_strength", "combined_rank", "case"])
+    table = table.drop(columns="_strength")
+    table.insert(0, "rank", range(1, len(table) + 1))
+    first = ["rank", "case", "kind", "strength", "evidence", "base_dice"]
+    first += [name for name in ("label_quality", "combined_rank") if name in table]
+    rest = [name for name in table if name not in first]
+    return table[[*first, *rest]].reset_index(drop=True)
+
+
 def _note(row: dict[Any, Any]) -> str:
     """Why cluster and kind differ, where they do."""
     kind = short(row["kind"])

@@ -45,6 +45,21 @@ SMALLEST_SPREAD = {
 }
 
 
+def positions(
+    regions: Mapping[str, Sequence[int]], labels: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Where the labels of each region are in a confusion matrix.
+
+    Args:
+        regions: name to label numbers.
+        labels: name to number of the foreground labels, in the matrix's order.
+    """
+    place = {number: i for i, number in enumerate(labels.values(), start=1)}
+    return {
+        name: [place[number] for number in members] for name, members in regions.items()
+    }
+
+
 def measures(
     errors: Errors, regions: Mapping[str, Sequence[int]]
 ) -> dict[tuple[str, str], Array]:

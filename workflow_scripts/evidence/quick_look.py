@@ -1,0 +1,55 @@
+"""Which cases to review, by the base model and models that never saw them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from casesim.files import atomic_path, logged
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main() -> None:
+    with logged(snakemake.log[0]):
+        from casesim.cohort.channels import read_channels
+        from casesim.inference import errors, overlap
+        from casesim.similarity.kinds import classify
+        from casesim.similarity.review import review_quickly
+        from casesim.similarity.signatures import positions, signatures
+
+        pool, labels = snakemake.params.pool, snakemake.params.labels
+        cells = [overlap.read_record(path) for path in snakemake.input.base]
+        outside = [
+            json.loads(Path(path).read_text(encoding="utf-8"))
+            for path in snakemake.input.label_quality
+        ]
+
+        def of_one_model(records: list[dict[str, object]]) -> errors.Errors:
+            # Each case has one model: its fold is of no concern here.
+            table = errors.error_table({**record, "model": ""} for record in records)
+            return errors.from_tables([table], list(labels)).select([""], pool)
+
+        found = signatures(
+            None,
+            of_one_model(cells),
+            positions(snakemake.params.regions, labels),
+            of_one_model(outside) if outside else None,
+        )
+        dice = overlap.score_table(cells)
+        dice = dice[dice["region"] == snakemake.params.region]
+        table = review_quickly(
+            classify(found, pool, read_channels(snakemake.input.channels)),
+            dice.set_index("case")["dice"],
+            {record["case"]: record["label_quality"] for record in outside},
+        )
+        for content, path in (
+            (table, snakemake.output.table),
+            (found.table, snakemake.output.signatures),
+        ):
+            with atomic_path(path) as temporary:
+                content.to_csv(temporary, sep="\t", index=False)
+
+
+if __name__ == "__main__":
+    main()
