@@ -27,7 +27,8 @@ explore: setup
 	@PYTHONPATH=workflow_scripts $(BIN)/python -m casesim.explorer.server $(RESULTS)
 
 test: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest --numprocesses auto --maxprocesses 4 \
+	  --dist loadgroup --no-loadscope-reorder
 
 # Hours: what `make test` takes a sample of. Figures go to docs/reliability.md.
 reliability: setup

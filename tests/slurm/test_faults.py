@@ -36,8 +36,7 @@ def part_of(
 ) -> ClusterCheckout:
     """A copy of the finished run that lacks the first rows, their models if asked."""
     checkout = ClusterCheckout(folder, SMALL)
-    for name in ("results", ".snakemake"):
-        shutil.copytree(finished.path(name), checkout.path(name), symlinks=True)
+    checkout.take_results(finished)
     for row in rows(finished)[:lost]:
         for place in ("predictions", "scores", *(["models"] if models else [])):
             shutil.rmtree(checkout.path("results", place, "finetuned", row))

@@ -48,8 +48,11 @@ class Checkout:
 
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
+    is_there: bool = False
 
     def __post_init__(self) -> None:
+        if self.is_there:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in WORKFLOW:
             source, target = ROOT / name, self.folder / name
@@ -94,6 +97,16 @@ class Checkout:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def take_results(self, other: "Checkout") -> None:
+        """Copy what is done in another checkout, with the times of the files.
+
+        What belongs to a run there is left out: another worker may look at that folder.
+        """
+        of_a_run = shutil.ignore_patterns("locks", "scripts", "casesim")
+        for name in ("results", ".snakemake"):
+            source, target = other.path(name), self.path(name)
+            shutil.copytree(source, target, symlinks=True, ignore=of_a_run)
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)

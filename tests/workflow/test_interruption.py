@@ -17,8 +17,7 @@ MATRIX = "results/similarity/matrix.tsv"
 def half_done(finished: Checkout, tmp_path: Path) -> Checkout:
     """The finished run, up to the base model."""
     checkout = Checkout(tmp_path / "half", SMALL)
-    for name in ("results", ".snakemake"):
-        shutil.copytree(finished.path(name), checkout.path(name), symlinks=True)
+    checkout.take_results(finished)
     for name in ("similarity", "pruning"):
         shutil.rmtree(checkout.path("results", name))
     for name in ("models", "predictions", "scores"):
