@@ -51,6 +51,11 @@ def test_the_whole_text() -> None:
     assert len(text.splitlines()) < 15
 
 
+def test_who_gains_does_not_lose_less_than_nothing() -> None:
+    text = summarise(CLUSTERING, cases(NOTHING).assign(donor_effect=0.02), None, [])
+    assert "(other cases gain 0.020 Dice by its model)" in text
+
+
 def test_without_a_retrained_model_there_is_no_verdict() -> None:
     text = summarise(CLUSTERING, cases(NOTHING, NOTHING), None, LOOK_AT)
     assert "Verdict" not in text

@@ -68,11 +68,13 @@ def _reason(case: Mapping[Any, Any]) -> str:
     """Why a case is among the first, with the numbers that it rests on."""
     kind = case["kind"]
     if kind == NOTHING:
-        row = f"other cases lose {_loss(case['donor_effect'])} Dice by its model"
+        row = f"other cases {_change(case['donor_effect'])} Dice by its model"
         return f"{kind}, only the lowest of the rest ({row})"
     return f"{kind} ({case['evidence']})"
 
 
-def _loss(effect: float) -> str:
-    """An effect as the loss that it is, against the median case."""
-    return "an unknown" if pd.isna(effect) else f"{-effect:.3f}"
+def _change(effect: float) -> str:
+    """An effect, which is a difference from the median case, in words."""
+    if pd.isna(effect):
+        return "lose an unknown"
+    return f"{'lose' if effect <= 0 else 'gain'} {abs(effect):.3f}"
