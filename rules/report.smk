@@ -86,7 +86,7 @@ rule summary:
         comparison="results/pruning/summary.json",
         clustering="results/similarity/clustering.json",
         cases="results/similarity/cases.tsv",
-        look_at=["results/pruning/comparison.png", "results/similarity/cases.tsv"],
+        look_at=["results/explorer/index.html", "results/pruning/comparison.png"],
     output:
         text="results/summary.md",
     log:
@@ -98,7 +98,19 @@ rule summary:
         "../workflow_scripts/report/summary.py"
 
 
-# Of a run that was asked for the matrix alone.
+# Of runs that were asked for less.
+use rule summary as comparison_summary with:
+    input:
+        comparison="results/pruning/summary.json",
+        clustering="results/similarity/clustering.json",
+        cases="results/similarity/cases.tsv",
+        look_at=["results/pruning/comparison.png", "results/similarity/cases.tsv"],
+    output:
+        text="results/pruning/summary.md",
+    log:
+        "logs/comparison_summary.log",
+
+
 use rule summary as matrix_summary with:
     input:
         clustering="results/similarity/clustering.json",
@@ -139,5 +151,5 @@ rule comparison:
         "results/pruning/comparison.png",
         "results/pruning/overlays.png",
         "results/pruning/forest.png",
-        "results/summary.md",
+        "results/pruning/summary.md",
     localrule: True

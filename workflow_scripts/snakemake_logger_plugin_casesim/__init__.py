@@ -23,7 +23,11 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from casesim.report.progress import Progress
 
 # The answer of a run: the first of these that belongs to what was asked for.
-ANSWERS = ("results/summary.md", "results/similarity/summary.md")
+ANSWERS = (
+    "results/summary.md",
+    "results/pruning/summary.md",
+    "results/similarity/summary.md",
+)
 SECONDS_OF_SILENCE = 300.0
 # How each job goes is told otherwise, or not at all.
 _UNTOLD = {
