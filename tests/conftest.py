@@ -15,6 +15,7 @@ from workflow.conftest import SMALL, Checkout, succeeded
 SHARED = ("cluster", "finished")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several workers test, those of one costly fixture go to the same one.
 
