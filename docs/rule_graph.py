@@ -10,20 +10,29 @@ PAGE = ROOT / "docs/architecture.md"
 START, END = "<!-- rules: start -->", "<!-- rules: end -->"
 
 
-def mermaid() -> str:
-    """The rule graph of the default configuration, without Snakemake's colours."""
-    command = ["--rulegraph", "mermaid-js", "--nolock"]
-    drawn = subprocess.run(
-        [sys.executable, "-m", "snakemake", *command],
-        cwd=ROOT,
+def edges(drawn: str) -> set[tuple[str, str]]:
+    """Which rule's files another needs, out of what Snakemake draws."""
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", drawn))
+    arrows = re.findall(r"(id\d+) --> (id\d+)", drawn)
+    return {(names[one], names[other]) for one, other in arrows}
+
+
+def mermaid(arrows: set[tuple[str, str]]) -> str:
+    """The graph as a block of a page, in an order that does not change by itself."""
+    lines = [f"    {one} --> {other}" for one, other in sorted(arrows)]
+    return "\n".join(["```mermaid", "flowchart TB", *lines, "```"])
+
+
+def draw(folder: Path) -> str:
+    """What Snakemake draws for the workflow in `folder` as it is configured there."""
+    command = ["-m", "snakemake", "--rulegraph", "mermaid-js", "--nolock"]
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    kept = re.findall(
-        r"^(?:flowchart|\s*id\d+(?:\[| -->)).*$", drawn, flags=re.MULTILINE
-    )
-    return "\n".join(["```mermaid", *kept, "```"])
 
 
 def updated(text: str, graph: str) -> str:
@@ -33,4 +42,5 @@ def updated(text: str, graph: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), mermaid()), "utf-8")
+    graph = mermaid(edges(draw(ROOT)))
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), graph), "utf-8")
