@@ -95,7 +95,8 @@ def test_cohort_table(finished: Checkout) -> None:
         finished.path("results/cohort.tsv"), sep="\t", keep_default_na=False
     )
     assert list(table.columns) == [
-        *("case", "image", "label", "role", "train_case", "source", "planted")
+        *("case", "image", "label", "role", "train_case", "source", "planted"),
+        "patient",
     ]
     assert (table.role == "pool").sum() == 6
     assert (table.role == "held_out").sum() == 2
