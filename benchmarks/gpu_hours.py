@@ -43,9 +43,16 @@ TRAININGS = {
     "finetune": "finetune",
     "refit": "finetune",
     "retrain": "base",
+    "continue_base": "finetune",
+    "finetune_for_case": "finetune",
 }
-STAGES = (("train_base",), ("finetune", "refit"), ("retrain",))
-CELLS = "predict"
+STAGES = (
+    ("train_base",),
+    ("finetune", "refit", "continue_base"),
+    ("retrain", "finetune_for_case"),
+)
+# A cell without its label is the same pass of the same network.
+CELLS = ("predict", "predict_label_free")
 
 Range = tuple[float, float]
 
@@ -282,6 +289,11 @@ def job_seconds(rule: str, number: int, speed: Speed) -> Range:
     return number * low + outside, number * high + outside
 
 
+def number_of_cells(counts: Mapping[str, int]) -> int:
+    """Passes of one network over one case, with or without its label."""
+    return sum(counts.get(rule, 0) for rule in CELLS)
+
+
 def makespan(jobs: Iterable[tuple[int, float]], gpus: int) -> float:
     """Seconds until the last of the jobs ends, the longest first on the next free GPU.
 
@@ -317,6 +329,7 @@ def wall_clock(
             [
                 (counts.get(rule, 0), job_seconds(rule, lengths[rule], speed)[which])
                 for rule in stage
+                if counts.get(rule)
             ],
             gpus,
         )
@@ -324,7 +337,7 @@ def wall_clock(
     )
     if speed.cells:
         cell = (min, max)[which](speed.cells)
-        seconds += makespan([(counts.get(CELLS, 0), cell)], gpus)
+        seconds += makespan([(number_of_cells(counts), cell)], gpus)
     return seconds / 3600
 
 
@@ -372,17 +385,18 @@ def section(
     number = sum(counts.get(rule, 0) for rule in TRAININGS)
     row = [as_range(*total) for total in totals]
     lines.append(f"| all trainings | {number:,} | | {' | '.join(row)} |")
-    cells = counts.get(CELLS, 0)
+    cells, rule = number_of_cells(counts), CELLS[0]
     for seconds in sorted({s for speed in speeds for s in speed.cells}):
         row = [
             f"{cells * seconds / 3600:.1f}" if seconds in speed.cells else ""
             for speed in speeds
         ]
         lines.append(
-            f"| {CELLS}, at {seconds:.3g} s a cell | {cells:,} | | {' | '.join(row)} |"
+            f"| {rule}, at {seconds:.3g} s a cell | {cells:,} | | {' | '.join(row)} |"
         )
     if not any(speed.cells for speed in speeds):
-        lines.append(f"| {CELLS} | {cells:,} | | {' | '.join('?' for _ in speeds)} |")
+        unknown = " | ".join("?" for _ in speeds)
+        lines.append(f"| {rule} | {cells:,} | | {unknown} |")
     lines += [
         "",
         "Hours from start to end by number of GPUs, "

@@ -53,6 +53,8 @@ def test_configs_are_merged_and_checked_as_snakemake_does(tmp_path: Path) -> Non
         "retrain": 7500,
         "finetune": 1750,
         "refit": 1750,
+        "continue_base": 1750,
+        "finetune_for_case": 1750,
     }
     mine.write_text("training: {finetune: {epoch: 7}}")
     with pytest.raises(UserError, match="epoch"):

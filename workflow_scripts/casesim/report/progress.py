@@ -10,17 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 # Each of their jobs has a line of its own; another kind has one when its last job ends.
-TRAININGS = frozenset({"train_base", "finetune", "refit", "retrain", "train_fold"})
+TRAININGS = frozenset(
+    {
+        *("train_base", "finetune", "refit", "retrain", "train_fold"),
+        *("continue_base", "finetune_for_case"),
+    }
+)
 # So many and so short that they appear as a number in the lines of others.
 CELLS = "predict"
 # What decides how long a run takes: without a pace of each, an estimate is a bound.
-LONG = TRAININGS | {CELLS, "label_quality"}
+LONG = TRAININGS | {CELLS, "label_quality", "predict_label_free"}
 # The same work, done before: its pace serves until there is one of the kind's own.
 SAME_WORK = {
     "augment_case_again": "augment_case",
     "refit": "finetune",
     "retrain": "train_base",
     "train_fold": "train_base",
+    "continue_base": "finetune",
+    "finetune_for_case": "finetune",
 }
 SECONDS_BETWEEN_CELL_LINES = 30.0
 
