@@ -56,7 +56,7 @@ def main() -> None:
         ]
         params = snakemake.params
         table = detection(
-            read_truth(read(snakemake.input.cohort), snakemake.input.get("truth")),
+            read_truth(read(snakemake.input.cohort), snakemake.input.truth or None),
             suspicion_scores(
                 read(snakemake.input.cases),
                 {record["case"]: record["label_quality"] for record in quality},

@@ -3,8 +3,8 @@
 No rule is trained and none reads a truth. The thresholds are below, their reasons in
 docs/evidence.md. Each kind asks two questions that are answered by different cells:
 
-* do others contradict the label map? (the column of the case, or the base model and,
-  better, a model that never saw it)
+* do others contradict the label map? (a model that never saw it, where there is one, or
+  the base model)
 * does a model taught by it carry the error to other cases? (the row)
 
 A case that is merely hard is contradicted by others, too, but teaches nothing wrong.
@@ -128,8 +128,12 @@ def _side(signatures: Signatures, side: str, cases: Sequence[str]) -> _Side | No
 
 
 def _view(signatures: Signatures, cases: Sequence[str]) -> _Side:
-    """What others make of the cases: from the first side that there is."""
-    for name in ("column", "out_of_fold", "base"):
+    """What others make of the cases: from the first side that there is.
+
+    One good model tells more than the median of many that were each fine-tuned on a
+    single case, and a model that never saw the case more than one that did.
+    """
+    for name in ("out_of_fold", "base", "column"):
         side = _side(signatures, name, cases)
         if side is not None:
             return side
@@ -207,8 +211,12 @@ def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
             continue
         taught = taught.clip(upper=LARGEST_Z)
         agree = (taught > POINTS[kind]) & (contradicted > POINTS[kind])
-        both = (taught * contradicted).where(agree, 0.0)
-        found[kind] = both**0.5
+        strength = (taught * contradicted).where(agree, 0.0) ** 0.5
+        if kind != DISPLACED:
+            # A direction, unlike a low Dice, is not what a hard case has.
+            enough = (contradicted >= STRONG_ALONE) & (taught > 0)
+            strength = strength.where(~enough, _larger(strength, contradicted))
+        found[kind] = strength
     return pd.DataFrame(found).fillna(0.0)
 
 
