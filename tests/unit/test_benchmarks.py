@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import finetune, matrix, predictor, scale, setting, storage
+from benchmarks import busy, finetune, matrix, predictor, scale, setting, storage
 
 
 def test_a_section_is_replaced_by_its_title() -> None:
@@ -130,3 +130,18 @@ def test_cells_that_compute_nothing(tmp_path: Path) -> None:
     # Prediction, score and log, and a record for each output.
     found = [line for line in text.splitlines() if line.startswith("| files, a cell")]
     assert 5.0 < float(found[0].split("|")[2]) < 7.0
+
+
+def test_busy_machine_is_told() -> None:
+    seconds = {busy.OURS: (0.1, 0.25), busy.SPINNING: (0.1, 10.0)}
+    text = busy.report(seconds, 4, 0.1)
+    assert "| as trainings run | 100 | 250 | 2.5 |" in text
+    assert "| threads that spin | 100 | 10000 | 100.0 |" in text
+    assert "busy before" not in text
+    assert "load average 9.0" in busy.report(seconds, 4, 9.0)
+
+
+def test_busy_measures_both_environments() -> None:
+    assert busy.measure(True, 1, 1) > 0
+    with busy.load(2):
+        assert busy.measure(False, 1, 1) > 0
