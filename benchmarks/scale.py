@@ -73,9 +73,10 @@ def make_checkout(folder: Path, rows: int, columns: int) -> None:
 
 
 def scripts_of(folder: Path) -> list[Path]:
-    """The scripts of all stages, without the package beside them."""
+    """The scripts of all stages, without the packages beside them."""
     found = (folder / "workflow_scripts").glob("*/*.py")
-    return [path for path in found if path.parent.name != "casesim"]
+    packages = ("casesim", "snakemake_logger_plugin_casesim")
+    return [path for path in found if path.parent.name not in packages]
 
 
 def put_scripts_aside(folder: Path) -> None:
