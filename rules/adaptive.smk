@@ -31,7 +31,7 @@ def any_of(cases):
 
 def case_group(kind):
     """The submission of a case's cells; no groups where nothing is submitted."""
-    return (lambda w: ADAPTIVE.group(w.case, kind)) if STUDY.cells_per_group else None
+    return (lambda w: ADAPTIVE.group(w.case, kind)) if STUDY.cells.are_grouped else None
 
 
 def of_candidates(pattern, case):

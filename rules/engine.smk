@@ -55,7 +55,7 @@ if workflow.is_main_process and workflow.modifier.is_main_snakefile():
 if workflow.is_main_process and (told := runs.arrive()):
     logger.warning(told)
 
-if STUDY.cells_per_group and hasattr(DAG, "_check_groups"):
+if STUDY.cells.are_grouped and hasattr(DAG, "_check_groups"):
     check_each_group_once()
 
 

@@ -1,13 +1,15 @@
 # Every model on every test case: one job for each cell. Cells of one model that share a
-# submission (see Study.group) have the rule that gathers them in their group: without
+# submission (see Cells.group) have the rule that gathers them in their group: without
 # a job that needs them all, Snakemake would start anew for each cell.
 
 # Without a group, groups cost nothing, and a cell is retried like any other job. On a
 # cluster, a retry would do all cells of the group again; a new run does the rest.
 CELL_GROUP = None
 CELL_RETRIES = None
-if STUDY.cells_per_group:
-    CELL_GROUP = lambda w: STUDY.group(w.model, w.get("case"), int(w.get("part", 0)))
+if STUDY.cells.are_grouped:
+    CELL_GROUP = lambda w: STUDY.cells.group(
+        w.model, w.get("case"), int(w.get("part", 0))
+    )
     CELL_RETRIES = 0
 
 
@@ -51,14 +53,14 @@ rule predict:
 rule collect_scores:
     """One row of the matrix: Dice of one model on all its test cases, and its errors."""
     input:
-        scores=lambda w: list_scores(w.model, STUDY.cases_of(w.model)),
+        scores=lambda w: list_scores(w.model, STUDY.cells.of(w.model)),
     output:
         table="results/scores/{model}.tsv",
         errors="results/errors/{model}.tsv",
     log:
         "logs/collect_scores/{model}.log",
     wildcard_constraints:
-        model=STUDY.patterns(in_parts=False),
+        model=STUDY.cells.patterns(in_parts=False),
     retries: CELL_RETRIES
     group:
         CELL_GROUP
@@ -74,14 +76,14 @@ rule collect_scores:
 # A piece of a row that has more cells than one submission may hold.
 use rule collect_scores as collect_part with:
     input:
-        scores=lambda w: list_scores(w.model, STUDY.part(w.model, int(w.part))),
+        scores=lambda w: list_scores(w.model, STUDY.cells.part(w.model, int(w.part))),
     output:
         table="results/scores/{model}/part_{part}.tsv",
         errors="results/errors/{model}/part_{part}.tsv",
     log:
         "logs/collect_part/{model}/{part}.log",
     wildcard_constraints:
-        model=STUDY.patterns(in_parts=True),
+        model=STUDY.cells.patterns(in_parts=True),
         part=r"\d+",
 
 
@@ -91,12 +93,12 @@ rule join_parts:
         tables=lambda w: expand(
             "results/scores/{model}/part_{part}.tsv",
             model=w.model,
-            part=STUDY.parts(w.model),
+            part=STUDY.cells.parts(w.model),
         ),
         errors=lambda w: expand(
             "results/errors/{model}/part_{part}.tsv",
             model=w.model,
-            part=STUDY.parts(w.model),
+            part=STUDY.cells.parts(w.model),
         ),
     output:
         table="results/scores/{model}.tsv",
@@ -104,7 +106,7 @@ rule join_parts:
     log:
         "logs/join_parts/{model}.log",
     wildcard_constraints:
-        model=STUDY.patterns(in_parts=True),
+        model=STUDY.cells.patterns(in_parts=True),
     localrule: True
     conda:
         "../envs/analysis.yaml"

@@ -19,8 +19,8 @@ PACKAGE = SCRIPTS / "casesim"
 # From the ground up.
 LINES = (
     (
-        *("channels", "errors", "files", "images", "process_table", "runs", "settings"),
-        "termination",
+        *("cells", "channels", "errors", "files", "images", "process_table", "runs"),
+        *("settings", "termination"),
     ),
     ("cohort", "nnunet", "processes"),
     ("training", "inference"),

@@ -59,9 +59,9 @@ def test_models_and_the_cases_that_they_segment() -> None:
     assert asked.arms == ["worst_cluster", "random_1", "full"]
     assert (asked.headline, asked.headline_before) == ("worst_cluster", "base")
     for model in ("finetuned/phantom_001", "refitted/phantom_001"):
-        assert asked.cases_of(model) == POOL  # no decision sees a held-out case
+        assert asked.cells.of(model) == POOL  # no decision sees a held-out case
     for model in ("base", "retrained/random_1"):
-        assert asked.cases_of(model) == POOL + HELD_OUT
+        assert asked.cells.of(model) == POOL + HELD_OUT
 
 
 def test_folds_leave_each_case_out_once() -> None:
@@ -109,26 +109,26 @@ def test_an_import_does_not_depend_on_the_case_s_role() -> None:
 
 def test_cells_of_a_model_share_a_submission() -> None:
     asked = study(cells=3)
-    assert list(asked.parts("base")) == [0, 1, 2]  # seven cases
-    assert list(asked.parts("finetuned/phantom_001")) == [0, 1]  # five
-    assert asked.part("base", 2) == ["phantom_007"]
-    assert asked.part("finetuned/phantom_001", 1) == POOL[3:]
+    assert list(asked.cells.parts("base")) == [0, 1, 2]  # seven cases
+    assert list(asked.cells.parts("finetuned/phantom_001")) == [0, 1]  # five
+    assert asked.cells.part("base", 2) == ["phantom_007"]
+    assert asked.cells.part("finetuned/phantom_001", 1) == POOL[3:]
     for model in ("base", "finetuned/phantom_001", "retrained/random_1"):
-        for part in asked.parts(model):
-            gathering = asked.group(model, part=part)
-            for case in asked.part(model, part):
-                assert asked.group(model, case) == gathering
-    assert asked.group("finetuned/phantom_001", "phantom_004") == (
+        for part in asked.cells.parts(model):
+            gathering = asked.cells.group(model, part=part)
+            for case in asked.cells.part(model, part):
+                assert asked.cells.group(model, case) == gathering
+    assert asked.cells.group("finetuned/phantom_001", "phantom_004") == (
         "cells_finetuned_phantom_001_1"
     )
     # All models have more than three cells.
-    assert asked.patterns(in_parts=False) == "(?!)"
+    assert asked.cells.patterns(in_parts=False) == "(?!)"
     halves = study(cells=5)
-    assert halves.patterns(in_parts=True) == r"base|retrained/[^/]+"
-    assert halves.patterns(in_parts=False) == r"finetuned/[^/]+|refitted/[^/]+"
+    assert halves.cells.patterns(in_parts=True) == r"base|retrained/[^/]+"
+    assert halves.cells.patterns(in_parts=False) == r"finetuned/[^/]+|refitted/[^/]+"
     whole = study()
-    assert whole.patterns(in_parts=True) == "(?!)"
-    assert list(whole.parts("base")) == [0]
+    assert whole.cells.patterns(in_parts=True) == "(?!)"
+    assert list(whole.cells.parts("base")) == [0]
 
 
 def test_too_many_cells_for_a_submission_are_refused() -> None:

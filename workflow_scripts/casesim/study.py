@@ -6,14 +6,13 @@ here before anything runs. Standard library only: each job of a cluster asks aga
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from casesim import settings
+from casesim.cells import MAX_PER_GROUP, Cells
 from casesim.cohort import corrections
 from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
@@ -22,12 +21,6 @@ from casesim.cohort.targets import IGNORE
 from casesim.evidence import label_quality
 from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms, decisions
-
-# Models of a single case. They segment the pool alone: held-out cases must not be seen
-# by any decision.
-OF_ONE_CASE = ("finetuned", "refitted")
-# Snakemake plans a group of more jobs for minutes.
-MAX_CELLS_PER_GROUP = 200
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class Study:
         settings.check_targets(
             config, bool(targets.regions), targets.ignore is not None
         )
-        settings.check_cells_per_group(cells_per_group, MAX_CELLS_PER_GROUP)
+        settings.check_cells_per_group(cells_per_group, MAX_PER_GROUP)
         study = cls(config, cohort, cells_per_group)
         study.own_network.check(
             config["nnunet"]["configuration"],
@@ -264,7 +257,7 @@ class Study:
     def explored_models(self, case: str) -> list[str]:
         """Models whose label maps of a case the explorer shows."""
         models = ["base", *(f"retrained/{name}" for name in self.retrained)]
-        if case in self._positions["pool"]:
+        if self.cohort.case(case).role == "pool":
             models += (f"finetuned/{name}" for name in self.cohort.train)
         return models
 
@@ -358,10 +351,10 @@ class Study:
 
     # Cells
 
-    def cases_of(self, model: str) -> list[str]:
-        """The test cases of a model, in the order of its cells."""
-        one_case = model.split("/")[0] in OF_ONE_CASE
-        return self.cohort.pool if one_case else self.cohort.test
+    @cached_property
+    def cells(self) -> Cells:
+        """Which cases each model segments, and which cells share a submission."""
+        return Cells(self.cohort.pool, self.cohort.test, self.cells_per_group)
 
     @cached_property
     def logit_options(self) -> dict[str, Any]:
@@ -388,51 +381,6 @@ class Study:
             *("--labels", labels, "--regions", regions),
             *([] if ignore is None else ["--ignore", str(ignore)]),
         ]
-
-    @property
-    def part_size(self) -> int:
-        """The cells that are gathered in one go; local tables are cut likewise."""
-        return self.cells_per_group or MAX_CELLS_PER_GROUP
-
-    def parts(self, model: str) -> range:
-        """Numbers of the parts that a model's cells are gathered in."""
-        return range(math.ceil(len(self.cases_of(model)) / self.part_size))
-
-    def part(self, model: str, number: int) -> list[str]:
-        """The test cases of one part."""
-        start = number * self.part_size
-        return self.cases_of(model)[start : start + self.part_size]
-
-    def group(self, model: str, case: str | None = None, part: int = 0) -> str:
-        """The submission that a cell, or the job that gathers a part, belongs to."""
-        if case is not None:
-            part = self._positions[self._sight(model)][case] // self.part_size
-        return f"cells_{'_'.join(Path(model).parts)}_{part}"
-
-    def patterns(self, in_parts: bool) -> str:
-        """Pattern of the models whose cells take several parts, or of the others."""
-        kinds = {
-            r"base|retrained/[^/]+": self.cohort.test,
-            r"finetuned/[^/]+|refitted/[^/]+": self.cohort.pool,
-        }
-        fitting = [
-            pattern
-            for pattern, cases in kinds.items()
-            if (len(cases) > self.part_size) == in_parts
-        ]
-        return "|".join(fitting) or "(?!)"
-
-    @staticmethod
-    def _sight(model: str) -> str:
-        return "pool" if model.split("/")[0] in OF_ONE_CASE else "test"
-
-    @cached_property
-    def _positions(self) -> dict[str, dict[str, int]]:
-        """Of each case among those that a kind of model sees; each cell asks."""
-        return {
-            sight: {case: number for number, case in enumerate(cases)}
-            for sight, cases in (("pool", self.cohort.pool), ("test", self.cohort.test))
-        }
 
     # Results
 
