@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -22,6 +23,7 @@ from casesim.cohort.spoil import (
     spoil,
 )
 from casesim.errors import UserError
+from casesim.settings import validate
 
 SPACING = (3.0, 1.0, 2.0)
 
@@ -236,6 +238,18 @@ def test_the_imported_copy_is_spoilt_and_the_file_is_not(tmp_path: Path) -> None
         "other_patient": True,
         "boundary_noise": True,
     }
+
+
+def test_the_cubes_config_needs_nothing_but_a_path() -> None:
+    root = Path(__file__).parents[3]
+    config = yaml.safe_load((root / "config/cubes.yaml").read_text())
+    schema = root / "config/schemas/config.schema.json"
+    with pytest.raises(UserError, match=r"cohort\.path"):
+        validate(config, schema)
+    config["cohort"]["path"] = "/data/cubes"
+    wish = validate(config, schema)["cohort"]["spoil"]
+    kinds = [what.kind for what in requested(wish)]
+    assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 4)
 
 
 def test_only_a_control_is_no_planted_defect(tmp_path: Path) -> None:
