@@ -265,3 +265,21 @@ def test_the_reviewed_arm_removes_what_the_reviewer_removed() -> None:
     assert all(set(removed) <= set(TRAIN) for removed in randoms)
     # The arms of the worst cluster's size are those without a reviewer.
     assert chosen("random_1") == choose("random_1")
+
+
+@pytest.mark.parametrize(
+    ("means", "message"),
+    [
+        (["0.5", "0.5", "0.6"], "all rows of the matrix are equal.* raise training"),
+        (["0", "0", ""], "every Dice is 0 or undefined.* choose another similarity"),
+        (["", "", ""], "every Dice is undefined.* labels in no case"),
+    ],
+)
+def test_rows_that_are_all_alike_say_why(means: list[str], message: str) -> None:
+    rows = [
+        {"case": case, "cluster": "1", "row_mean": mean, "worst": "false"}
+        for case, mean in zip(("a1", "b1", "c1"), means, strict=True)
+    ]
+    with pytest.raises(UserError, match=message) as error:
+        choose("worst_cluster", rows)
+    assert "clusters" not in str(error.value)

@@ -150,6 +150,12 @@ def test_equal_rows_hand_out_nothing(metric: str) -> None:
     assert result.summary["cophenetic_correlation"] is None
 
 
+def test_a_region_that_no_case_has_is_said() -> None:
+    result = cluster(table(np.zeros((5, 5))), bootstraps=2)
+    assert result.summary["worst_cluster"] is None
+    assert "every Dice is 0 or undefined" in result.summary["statement"]
+
+
 @pytest.mark.parametrize("n", [2, 3])
 def test_two_and_three_cases(n: int) -> None:
     result = cluster(simulate(n, low={1: 0.2}), bootstraps=2)

@@ -160,13 +160,15 @@ def choose(
         )
     worst = [case for case in train if _is_true(rows[case]["worst"])]
     number = len(worst)
+    row_means = {case: _number(rows[case]["row_mean"]) for case in train}
+    if number == 0 and len({str(rows[case]["cluster"]) for case in train}) == 1:
+        raise UserError(_all_alike(row_means))
     if not 0 < number < len(train):
         raise UserError(
             f"The worst cluster holds {number} of {len(train)} train cases, so there "
             "is nothing to compare. Change `clusters` in the config: a fixed `number`, "
             "a smaller `min_size`, or another `max_removed_share`."
         )
-    row_means = {case: _number(rows[case]["row_mean"]) for case in train}
     if arm == "worst_cluster":
         removed = worst
     elif arm == "best_cluster":
@@ -189,6 +191,25 @@ def choose(
             "lowest_rows, lowest_base_dice (config: `pruning.arms`)."
         )
     return sorted(removed)
+
+
+def _all_alike(row_means: Mapping[str, float]) -> str:
+    """Why no cluster is the worst where all train cases are in one."""
+    defined = [mean for mean in row_means.values() if not math.isnan(mean)]
+    start = "There is no worst cluster, so nothing can be removed and compared: "
+    if not any(defined):
+        what = "undefined" if not defined else "0 or undefined"
+        return (
+            f"{start}every Dice is {what}. Either no case has what similarity.region "
+            "names (results/checks.tsv tells of labels in no case): choose another "
+            "similarity.region, or mean. Or no model finds it: train longer, in "
+            "training.base first."
+        )
+    return (
+        f"{start}all rows of the matrix are equal. The fine-tuned models do not "
+        "differ, since they learnt nothing: raise training.finetune's initial_lr, "
+        "epochs or iterations_per_epoch. results/similarity/heatmap.png shows the rows."
+    )
 
 
 def _lowest(values: Mapping[str, float], number: int) -> list[str]:

@@ -207,10 +207,15 @@ def _statement(
     min_size, share = size_rule
     clusters = int(labels.max())
     if clusters == 1:
-        return (
-            "One cluster: the rows of the matrix do not differ, so nothing can be "
-            "called worst. No case can be removed."
+        nothing = not np.nan_to_num(row_means).any()
+        why = (
+            "every Dice is 0 or undefined, since no case has the region or no model "
+            "finds it"
+            if nothing
+            else "the rows of the matrix do not differ, as if the fine-tunes had "
+            "learnt nothing"
         )
+        return f"One cluster: {why}. So nothing is worst, and no case can be removed."
     start = f"{clusters} clusters ({how})."
     limit = most_removable(len(labels), share)
     if verdict == "not comparable":

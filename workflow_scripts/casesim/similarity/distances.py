@@ -118,7 +118,9 @@ def fill_undefined(condensed: FloatArray) -> FloatArray:
     undefined = np.isnan(condensed)
     if undefined.all():
         raise UserError(
-            "No two train cases can be compared: the region of similarity.region is in "
-            "too few cases. Choose another similarity.region, or mean."
+            "No two train cases can be compared: in no column do two rows have a Dice "
+            "of what similarity.region names, since it is in no case, or in too few "
+            "(results/checks.tsv tells of labels in no case). Choose another "
+            "similarity.region, or mean."
         )
     return np.where(undefined, np.nanmax(condensed), condensed)

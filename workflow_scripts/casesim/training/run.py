@@ -28,6 +28,7 @@ from casesim.processes.stopping import Stop
 from casesim.processes.waiting import Wait
 from casesim.training.batches import TRAINING, VALIDATION, iterate
 from casesim.training.cases import Cases
+from casesim.training.divergence import name_cases
 from casesim.training.keeping import Keeper
 from casesim.training.progress import plot_progress
 from casesim.training.trainer import CaseTrainer
@@ -351,7 +352,8 @@ class _Run:
         if self._overflows > tolerated:
             raise UserError(
                 f"The loss is {loss} in iteration {self.iteration}: the training has "
-                f"diverged. Set a lower initial_lr (it is {self.trainer.initial_lr})."
+                f"diverged. {name_cases(batch)} Set a lower initial_lr (it is "
+                f"{self.trainer.initial_lr}), unless a case is to blame."
             )
         self.losses.append(loss)
         self.iteration += 1

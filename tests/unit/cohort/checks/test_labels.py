@@ -150,3 +150,19 @@ def test_zero_is_tissue_in_ct(folder: Folder) -> None:
     assert "outside the brain" in only(folder.check(), "warning").problem
     folder.describe(channel_names={"0": "ct", "1": "T1w"})
     assert folder.check() == []
+
+
+def test_a_label_that_no_pool_case_has(folder: Folder) -> None:
+    folder.describe(labels={"background": 0, "edema": 1, "core": 2, "rim": 3})
+    problem = only(folder.check(), "warning")
+    assert problem.case == "(cohort)"
+    assert "No pool case has the label rim (3): no model learns it" in problem.problem
+    # In a held-out case alone it is not learnt either.
+    held_out = load_cohort(folder.config).held_out[0]
+    label = label_of(0)
+    label[2, 2, 2] = 3
+    save(folder.label(int(held_out[-1])), label)
+    assert "the label rim (3)" in only(folder.check(), "warning").problem
+    pool = load_cohort(folder.config).pool[0]
+    save(folder.label(int(pool[-1])), label)
+    assert not any("rim" in p.problem for p in folder.check())

@@ -35,6 +35,8 @@ def check_cohort(cohort: Cohort, threads: int) -> list[Problem]:
             if digest:
                 digests[case.id] = digest
     problems += _compare_cases(digests)
+    if digests and not any(problem.severity == "error" for problem in problems):
+        problems += _labels_in_no_case(cohort, digests)
     return sorted(problems, key=lambda p: (p.case, p.severity, p.problem))
 
 
@@ -44,6 +46,29 @@ def _compare_cases(digests: dict[str, Digest]) -> list[Problem]:
         *_duplicate_labels(digests),
         *_mixed_spacings(digests),
         *_wrong_units(digests),
+    ]
+
+
+def _labels_in_no_case(cohort: Cohort, digests: dict[str, Digest]) -> list[Problem]:
+    """Declared labels that nothing can be learnt of, and that have no Dice."""
+    values = {value for case in cohort.pool for value in digests[case].label_values}
+    found = {cohort.label_map[value] for value in values if value in cohort.label_map}
+    missing = [
+        f"{name} ({number})"
+        for name, number in cohort.labels.items()
+        if number != 0 and number not in found
+    ]
+    if not missing:
+        return []
+    return [
+        Problem(
+            WHOLE_COHORT,
+            "warning",
+            f"No pool case has the label {', '.join(missing)}: no model learns it, and "
+            "its Dice is undefined or 0 everywhere.",
+            "Do not set similarity.region to it or to a region of such labels alone; "
+            "correct the label maps if they should have it.",
+        )
     ]
 
 

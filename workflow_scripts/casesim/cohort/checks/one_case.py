@@ -23,13 +23,14 @@ class Digest:
     """What is needed of a case to compare it with others.
 
     One digest for each channel that is not constant, by channel name; the digest of the
-    label map (empty without one) and its number of labelled voxels; the spacing in mm
-    and the shape in voxels (x, y, z).
+    label map (empty without one), its number of labelled voxels and the values in it,
+    as the file has them; the spacing in mm and the shape in voxels (x, y, z).
     """
 
     channels: dict[str, str]
     label: str
     label_voxels: int
+    label_values: frozenset[int]
     spacing: tuple[float, ...]
     shape: tuple[int, ...]
 
@@ -72,6 +73,7 @@ def _digest(channels: Sequence[Channel], label: Volume | None) -> Digest:
         {c.name: _hash(c.voxels, np.float32) for c in varying},
         _hash(label.voxels, np.uint8) if label else "",
         int(np.count_nonzero(label.voxels)) if label else 0,
+        frozenset(map(int, np.unique(label.voxels))) if label else frozenset(),
         channels[0].volume.spacing,
         channels[0].voxels.shape,
     )
