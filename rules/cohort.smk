@@ -113,7 +113,7 @@ rule plan:
             channel=CHANNEL_FILES,
         ),
         labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.pool),
-        own_plans=STUDY.own_plans,
+        own_plans=ancient(STUDY.own_plans),
     output:
         raw_dataset=f"{RAW}/dataset.json",
         dataset=f"{PREPROCESSED}/dataset.json",
@@ -133,6 +133,7 @@ rule plan:
         labels=COHORT.dataset_labels,
         regions_class_order=COHORT.targets.class_order,
         nnunet=STUDY.planning,
+        own_plans=lambda w: FINGERPRINTS.of(STUDY.own_plans),
     script:
         "../workflow_scripts/cohort/plan.py"
 

@@ -61,7 +61,7 @@ def list_scores(model, cases):
 
 def tell_changes():
     """Say which of the user's files are not what they were at the last start."""
-    changed = FINGERPRINTS.refresh(SOURCES)
+    changed = FINGERPRINTS.refresh(SOURCES + OWN_FILES)
     if changed:
         listed = "\n".join(f"  {path}" for path in changed[:20])
         more = f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
@@ -77,10 +77,11 @@ def tell_changes():
 STUDY = load_study()
 COHORT = STUDY.cohort
 SOURCES = [path for case in COHORT.cases for path in case.existing_sources]
+OWN_FILES = STUDY.own_plans + STUDY.own_checkpoint
 FINGERPRINTS = Fingerprints()
 if workflow.is_main_process:
     logger.info(STUDY.describe(workflow.overwrite_configfiles or workflow.configfiles))
-    if SOURCES:
+    if SOURCES or OWN_FILES:
         tell_changes()
 
 

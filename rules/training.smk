@@ -36,14 +36,15 @@ rule train_base:
         "../workflow_scripts/training/train_base.py"
 
 
-if STUDY.own_network.checkpoint:
+if STUDY.own_checkpoint:
 
     ruleorder: adopt_base > train_base
 
     rule adopt_base:
         """A network of the user's own as the base model, instead of a new one."""
         input:
-            network=STUDY.own_network.checkpoint,
+            # By content, not by date, as the cohort's files.
+            network=ancient(STUDY.own_checkpoint),
             plans=f"{PREPROCESSED}/nnUNetPlans.json",
             dataset=f"{PREPROCESSED}/dataset.json",
         output:
@@ -59,6 +60,7 @@ if STUDY.own_network.checkpoint:
             runtime="30m",
         params:
             configuration=config["nnunet"]["configuration"],
+            content=lambda w: FINGERPRINTS.of(STUDY.own_checkpoint),
         script:
             "../workflow_scripts/training/adopt_base.py"
 

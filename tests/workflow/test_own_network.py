@@ -1,5 +1,6 @@
 """A study around plans and a network that were there before it."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,16 @@ def test_the_network_is_the_base_model(finished: Checkout, tmp_path: Path) -> No
     assert ours.any()
     assert "Nothing to be done" in succeeded(checkout.run("-n", *cells))
 
-    checkpoint.touch()
+    checkpoint.touch()  # is the same network
+    assert "Nothing to be done" in succeeded(checkout.run("-n", *cells))
+    checkpoint.write_bytes(checkpoint.read_bytes() + b" ")
     again = succeeded(checkout.run(*cells, "-n", "--quiet", "rules"))
     assert job_counts(again)["adopt_base"] == job_counts(again)["finetune"] == 1
     assert "plan" not in job_counts(again)
-    checkpoint.parent.with_name("plans.json").touch()
+    own_plans = checkpoint.parent.with_name("plans.json")
+    content = json.loads(own_plans.read_text())
+    content["configurations"]["2d"]["batch_size"] += 1
+    own_plans.write_text(json.dumps(content))
     again = succeeded(checkout.run(*cells, "-n", "--quiet", "rules"))
     assert job_counts(again)["plan"] == 1
 

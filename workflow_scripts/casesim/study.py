@@ -184,6 +184,12 @@ class Study:
         """The file of plans that the user brings; empty where nnU-Net plans."""
         return [self.own_network.plans] if self.own_network.plans else []
 
+    @property
+    def own_checkpoint(self) -> list[str]:
+        """The network that the user brings; empty where the base model is trained."""
+        checkpoint = self.own_network.checkpoint
+        return [checkpoint] if checkpoint else []
+
     @cached_property
     def planning(self) -> dict[str, Any]:
         """What the plans depend on, apart from files."""

@@ -14,7 +14,7 @@ def main() -> None:
         from casesim.nnunet import adoption
 
         adoption.adopt(
-            snakemake.input.network,
+            snakemake.input.network[0],
             snakemake.input.plans,
             snakemake.input.dataset,
             snakemake.params.configuration,

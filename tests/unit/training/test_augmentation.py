@@ -209,3 +209,36 @@ def test_a_volume_without_background_repeats_its_border() -> None:
     # A label at the border goes on with the image that does.
     assert moved_label[:, 0].all()
     assert not moved_label[:, -1].any()
+
+
+def test_a_single_slice_is_deformed_in_its_plane() -> None:
+    image, label = tiny_case(0)
+    image, label = image[:, 6:7], label[6:7]
+    assert len(np.unique(label)) == 4
+    seen = set()
+    for copy in range(6):
+        copy_image, copy_label = augment(image, label, CONFIG, "case_1", copy, 0)
+        assert copy_image.shape == image.shape
+        assert copy_label.shape == label.shape
+        # The lesion has not left the volume, as it would across the plane.
+        size = np.count_nonzero(copy_label) / np.count_nonzero(label)
+        assert 0.7 < size < 1.4
+        assert set(np.unique(copy_label)) <= set(np.unique(label))
+        seen.add(copy_label.tobytes())
+    assert len(seen) == 6
+    still, still_label = augment(image, label, STILL, "case_1", 0, 0)
+    np.testing.assert_allclose(still, image, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(still_label, label)
+    mirrored = CONFIG | {"elastic_alpha": [0, 0]}
+    flips = {
+        tuple(
+            axes
+            for axes in [(), (1,), (2,), (1, 2)]
+            if np.array_equal(
+                augment(image, label, mirrored, "case_1", copy, 0)[1],
+                np.flip(label, axes),
+            )
+        )
+        for copy in range(30)
+    }
+    assert flips == {((),), ((1,),), ((2,),), ((1, 2),)}

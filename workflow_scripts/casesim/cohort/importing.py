@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from casesim.cohort import formats
 from casesim.cohort.cases import Case
 from casesim.cohort.spoil import Spoilt, spoil
 from casesim.errors import UserError
@@ -33,10 +34,11 @@ def import_case(
     A new case has no label map, so `label_out` is None.
 
     Voxels, their type and scaling, and the geometry in the header stay as they are:
-    3-D files are copied byte by byte, 4-D files are split by channel. Label maps become
-    uint8 with the numbers of `label_map` where these differ from the file's, or where
-    the file does not hold plain integers. A phantom is generated from its config and
-    `seed`. The label map of a case that is spoilt on purpose is spoilt last. Raises
+    3-D files are copied byte by byte, 4-D files are split by channel, and what is no
+    NIfTI (`formats`) is written with the same voxels. Label maps become uint8 with the
+    numbers of `label_map` where these differ from the file's, or where the file does
+    not hold plain integers. A phantom is generated from its config and `seed`. The
+    label map of a case that is spoilt on purpose is spoilt last. Raises
     UserError for a file that cannot be read or does not hold the case.
     """
     if case.source == "phantom":
@@ -44,7 +46,9 @@ def import_case(
         _write_phantom(case, phantom_config, seed, images_out, label_out)
         _spoil(case, label_map, seed, images_out, label_out)
         return
-    if len(case.images) == 1 and case.source == "msd":
+    if not formats.is_nifti(case.images[0]):
+        formats.write_channels(case.images, images_out)
+    elif len(case.images) == 1 and case.source == "msd":
         _split_channels(case.images[0], images_out)
     elif len(case.images) == len(images_out):
         for source, target in zip(case.images, images_out, strict=True):
@@ -171,8 +175,9 @@ def write_label(
     import numpy as np
     import SimpleITK as sitk  # noqa: N813
 
-    from casesim.cohort.numbers import shown
-
+    if not formats.is_nifti(source):
+        _write_other_label(source, target, label_map)
+        return
     with _reading(source):
         image: Any = nib.load(source)
         stored_as = image.get_data_dtype()
@@ -184,6 +189,38 @@ def write_label(
         # In 32 bits, as nnU-Net's reader gives them; x, y, z.
         volume = sitk.GetArrayFromImage(sitk.ReadImage(source)).T
         native_values = volume.astype(np.float32)
+    labels = _mapped(source, native_values, label_map)
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    with atomic_path(target) as temporary:
+        nib.save(type(image)(labels, image.affine, header), temporary)
+
+
+def _write_other_label(
+    source: str, target: str | os.PathLike[str], label_map: Mapping[int, int]
+) -> None:
+    """A label map that is no NIfTI."""
+    import SimpleITK as sitk  # noqa: N813
+
+    channels = formats.read(source)
+    if len(channels) != 1:
+        raise UserError(
+            f"{source} is in {len(channels)} colours. A label map holds one number for "
+            "each pixel: save it in grey values, without a palette."
+        )
+    labels = _mapped(source, sitk.GetArrayFromImage(channels[0]), label_map)
+    image = sitk.GetImageFromArray(labels)
+    image.CopyInformation(channels[0])
+    formats.write(image, target)
+
+
+def _mapped(source: str, native_values: Any, label_map: Mapping[int, int]) -> Any:
+    """A label map in the cohort's numbers, as uint8."""
+    import numpy as np
+
+    from casesim.cohort.numbers import shown
+
     labels = np.zeros(native_values.shape, np.uint8)
     known = np.zeros(native_values.shape, bool)
     for native, ours in label_map.items():
@@ -196,11 +233,7 @@ def write_label(
             f"{source} holds the values [{', '.join(strange)}], which no label has "
             f"({', '.join(map(str, label_map))})."
         )
-    header = image.header.copy()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    with atomic_path(target) as temporary:
-        nib.save(type(image)(labels, image.affine, header), temporary)
+    return labels
 
 
 def _scaling(source: str) -> tuple[float, float]:

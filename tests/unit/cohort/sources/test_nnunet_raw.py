@@ -73,7 +73,7 @@ def test_nnunet_cases_listed_in_dataset_json(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "a": [0, 1]}}, "numbers above 0"),
         ({"labels": {"rest": 0, "a": [1, 2]}}, "'background' must"),
         ({"labels": {"background": 0, "a": "one"}}, "'one'"),
-        ({"file_ending": ".mha"}, "Convert the images"),
+        ({"file_ending": ".jpg"}, r"\.nrrd, \.mha, .* can be read. Convert the images"),
     ],
 )
 def test_unusable_nnunet_json(

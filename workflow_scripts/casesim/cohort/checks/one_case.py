@@ -52,7 +52,8 @@ def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None
     if label and label.voxels.ndim != 3:
         report.error(
             f"{label.path} has {label.voxels.ndim} dimensions {label.voxels.shape}.",
-            "A label map must be 3-D: save it as one volume.",
+            "A label map must be 3-D: save it as one volume (a picture in grey values, "
+            "without a palette).",
         )
         label = None
     if label:

@@ -1,4 +1,4 @@
-"""Whole volumes out of NIfTI files, or what is wrong with the files.
+"""Whole volumes out of image files, or what is wrong with the files.
 
 Voxels and geometry are what SimpleITK reads, since nnU-Net reads with it: nibabel takes
 a scaling of 0 and an unclear orientation for something else. Only what SimpleITK does
@@ -19,13 +19,15 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
+from casesim.cohort import formats
 from casesim.cohort.cases import Case
 from casesim.cohort.checks.report import Report
+from casesim.errors import UserError
 
 
 @dataclass(frozen=True)
 class Volume:
-    """The content of one NIfTI file; axes x, y, z (and channel).
+    """The content of one file; axes x, y, z (and channel).
 
     `not_finite` counts the voxels that are NaN or infinite in the file, for each
     channel: SimpleITK reads them as 0. With more than four axes `voxels` are all 0.
@@ -73,6 +75,8 @@ def read_volume(path: str) -> Volume:
         what = "is a link to nowhere" if Path(path).is_symlink() else "is missing"
         raise UnreadableError(f"{path} {what}.", "Put the file there.")
     content = _unpack(path)
+    if not formats.is_nifti(path):
+        return _read_other(path)
     header = _header(path, content)
     shape = tuple(int(size) for size in header.get_data_shape())
     not_finite = _count_not_finite(header, content)
@@ -88,6 +92,28 @@ def read_volume(path: str) -> Volume:
     # SimpleITK gives the axes in the order z, y, x.
     voxels = sitk.GetArrayViewFromImage(image).T
     return Volume(path, np.array(voxels), not_finite, *_geometry(path))
+
+
+def _read_other(path: str) -> Volume:
+    """A volume in another format, or a picture with its colours as channels."""
+    try:
+        channels = formats.read(path)
+    except UserError as error:
+        problem, _, mend = str(error).rpartition(". ")
+        raise UnreadableError(f"{problem}.", mend) from None
+    arrays = [sitk.GetArrayFromImage(channel).T for channel in channels]
+    strange = [~np.isfinite(array) for array in arrays]
+    counts = tuple(int(np.count_nonzero(where)) for where in strange)
+    arrays = [
+        np.where(where, array.dtype.type(0), array) if count else array
+        for array, where, count in zip(arrays, strange, counts, strict=True)
+    ]
+    voxels = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=3)
+    image = channels[0]
+    return Volume(
+        *(path, voxels, counts),
+        *(image.GetSpacing(), image.GetOrigin(), image.GetDirection()),
+    )
 
 
 def _header(path: str, content: bytes) -> Any:
@@ -229,6 +255,8 @@ def find_channels(
             place = f"{volume.path} (channel {name})"
             channels.append(Channel(name, place, array, not_finite, volume))
         return channels
+    if any(formats.is_picture(path) for path in case.images):
+        return _colours(images, names, report)
     for name, volume in zip(names, images, strict=False):
         if volume is None:
             continue
@@ -244,3 +272,33 @@ def find_channels(
             Channel(name, place, volume.voxels, volume.not_finite[0], volume)
         )
     return channels
+
+
+def _colours(
+    images: Sequence[Volume | None], names: Sequence[str], report: Report
+) -> list[Channel]:
+    """The channels of pictures: a file holds one, or one for each colour."""
+    parts = [
+        (volume, array, count)
+        for volume in images
+        if volume is not None
+        for array, count in zip(
+            np.moveaxis(volume.voxels.reshape(*volume.voxels.shape[:3], -1), 3, 0),
+            volume.not_finite,
+            strict=True,
+        )
+    ]
+    if len(parts) != len(names) and None not in images:
+        files = ", ".join(dict.fromkeys(volume.path for volume, _, _ in parts))
+        report.error(
+            f"Wrong channel count: {files} hold {len(parts)} channels (grey values "
+            f"are one, colours three, with transparency four), but dataset.json names "
+            f"{len(names)}: {', '.join(names)}.",
+            "Correct channel_names in dataset.json, or save the pictures in as many "
+            "colours.",
+        )
+        return []
+    return [
+        Channel(name, f"{volume.path} ({name})", array, count, volume)
+        for name, (volume, array, count) in zip(names, parts, strict=False)
+    ]

@@ -11,8 +11,8 @@ from casesim.cohort.sources.found import (
     Found,
     blame_endings,
     data_folder,
+    image_files,
     new_folder,
-    nifti_files,
     stem,
     subfolders,
 )
@@ -77,9 +77,9 @@ def _patients(
     """The patients' folders in or one level below `root`, and folders that are none."""
     candidates, strays = [], []
     for level_1 in subfolders(root):
-        names = nifti_files(level_1, odd)
+        names = image_files(level_1, odd)
         nested = [] if names else subfolders(level_1)
-        patients = [(folder, nifti_files(folder, odd)) for folder in nested]
+        patients = [(folder, image_files(folder, odd)) for folder in nested]
         for folder, files in patients or [(level_1, names)]:
             candidate = _patient(folder, files, labelled)
             if candidate:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from casesim.cohort import formats
 from casesim.cohort.problem import WHOLE_COHORT, Problem
 from casesim.cohort.targets import LABELS_ALONE, Targets
 from casesim.errors import UserError
-
-FILE_ENDINGS = (".nii.gz", ".nii")
 
 CONVERT_V1 = (
     "Convert it with nnU-Net's own nnUNetv2_convert_old_nnUNet_dataset and set "
@@ -90,8 +89,12 @@ def new_folder(config: Mapping[str, Any]) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def nifti_files(folder: Path, odd: list[Path] | None = None) -> list[str]:
-    """Names of the NIfTI files in a folder, sorted; hidden ones (`._*`) left out.
+def image_files(
+    folder: Path,
+    odd: list[Path] | None = None,
+    endings: tuple[str, ...] = formats.NIFTI,
+) -> list[str]:
+    """Names of the images in a folder, sorted; hidden ones (`._*`) left out.
 
     A link whose target is gone does not count as a file. Files whose ending is not in
     lower case are added to `odd`.
@@ -103,9 +106,9 @@ def nifti_files(folder: Path, odd: list[Path] | None = None) -> list[str]:
     for entry in _entries(folder):
         if entry.name.startswith(".") or not entry.is_file():
             continue
-        if entry.name.endswith(FILE_ENDINGS):
+        if entry.name.endswith(endings):
             names.append(entry.name)
-        elif odd is not None and entry.name.lower().endswith(FILE_ENDINGS):
+        elif odd is not None and entry.name.lower().endswith(endings):
             odd.append(folder / entry.name)
     return sorted(names)
 
@@ -131,10 +134,15 @@ def blame_endings(odd: Sequence[Path]) -> list[Problem]:
             WHOLE_COHORT,
             "error",
             f"{path} is not read: its ending is not written in lower case.",
-            "Rename it to .nii.gz or .nii.",
+            f"Rename it to {_in_lower_case(path.name)}.",
         )
         for path in sorted(odd)
     ]
+
+
+def _in_lower_case(name: str) -> str:
+    ending = next(end for end in formats.ENDINGS if name.lower().endswith(end))
+    return name[: -len(ending)] + ending
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -147,8 +155,8 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def stem(name: str) -> str:
-    """A NIfTI file's name without its ending."""
-    return next(name[: -len(end)] for end in FILE_ENDINGS if name.endswith(end))
+    """An image's name without its ending."""
+    return next(name[: -len(end)] for end in formats.ENDINGS if name.endswith(end))
 
 
 def is_split(names: Sequence[str]) -> bool:
@@ -158,11 +166,13 @@ def is_split(names: Sequence[str]) -> bool:
 
 
 def list_label_maps(
-    folder: Path, odd: list[Path] | None = None
+    folder: Path,
+    odd: list[Path] | None = None,
+    endings: tuple[str, ...] = formats.NIFTI,
 ) -> dict[str, list[str]]:
-    """File names by case id; for `odd` see `nifti_files`."""
+    """File names by case id; for `odd` see `image_files`."""
     found: dict[str, list[str]] = {}
-    for name in nifti_files(folder, odd):
+    for name in image_files(folder, odd, endings):
         found.setdefault(stem(name), []).append(name)
     return found
 

@@ -18,10 +18,10 @@ from casesim.cohort.sources.found import (
     blame_endings,
     blame_second_label,
     data_folder,
+    image_files,
     is_split,
     list_label_maps,
     new_folder,
-    nifti_files,
     stem,
 )
 from casesim.errors import UserError
@@ -46,7 +46,7 @@ def read(config: Mapping[str, Any]) -> Found:
     odd: list[Path] = []
     found = list_label_maps(label_maps, odd)
     candidates = []
-    names_of_images = nifti_files(images, odd)
+    names_of_images = image_files(images, odd)
     if is_split(names_of_images):
         raise UserError(
             f"{images} holds a file for each channel (_0000, …), not the Decathlon's "
@@ -77,7 +77,7 @@ def read_new(config: Mapping[str, Any], channels: int) -> list[Candidate]:
     """The cases of `cohort.new`: one 4-D file for each, no label."""
     folder = new_folder(config)
     return [
-        Candidate(stem(name), (str(folder / name),)) for name in nifti_files(folder)
+        Candidate(stem(name), (str(folder / name),)) for name in image_files(folder)
     ]
 
 

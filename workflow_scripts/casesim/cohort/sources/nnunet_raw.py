@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from casesim.cohort import formats
 from casesim.cohort.problem import WHOLE_COHORT, Problem
 from casesim.cohort.sources.dataset_json import (
     channel_names,
@@ -15,16 +16,15 @@ from casesim.cohort.sources.dataset_json import (
 )
 from casesim.cohort.sources.found import (
     CONVERT_V1,
-    FILE_ENDINGS,
     Candidate,
     Found,
     blame_endings,
     blame_second_label,
     data_folder,
+    image_files,
     is_split,
     list_label_maps,
     new_folder,
-    nifti_files,
     stem,
 )
 from casesim.errors import UserError
@@ -40,7 +40,7 @@ def read(config: Mapping[str, Any]) -> Found:
     path = root / "dataset.json"
     content = read_dataset_json(root, "nnunet")
     if "channel_names" not in content and "modality" in content:
-        if is_split(nifti_files(root / "imagesTr")):
+        if is_split(image_files(root / "imagesTr")):
             raise UserError(
                 f"{path} is that of nnU-Net's version 1 (it has 'modality', not "
                 f"'channel_names'). {CONVERT_V1}"
@@ -50,10 +50,11 @@ def read(config: Mapping[str, Any]) -> Found:
             "cohort.source: msd if the images are 4-D."
         )
     ending = content.get("file_ending", ".nii.gz")
-    if ending not in FILE_ENDINGS:
+    if ending not in formats.ENDINGS:
         raise UserError(
-            f"{path}: file_ending is {ending}; only .nii.gz and .nii can be read. "
-            "Convert the images."
+            f"{path}: file_ending is {ending}; {', '.join(formats.ENDINGS)} can be "
+            "read. Convert the images (without loss: label maps must keep their "
+            "numbers)."
         )
     if not isinstance(content.get("labels"), dict):
         raise UserError(f'{path}: "labels" must be an object.')
@@ -79,14 +80,14 @@ def read(config: Mapping[str, Any]) -> Found:
 def read_new(config: Mapping[str, Any], channels: int) -> list[Candidate]:
     """The cases of `cohort.new`: one file for each channel, no label."""
     folder = new_folder(config)
-    names = nifti_files(folder)
+    names = image_files(folder, endings=formats.ENDINGS)
     endings = sorted({name[len(stem(name)) :] for name in names})
     if len(endings) > 1:
         raise UserError(
-            f"cohort.new {folder} holds both .nii and .nii.gz files. Give all of them "
-            "one ending."
+            f"cohort.new {folder} holds both {' and '.join(endings)} files. Give all "
+            "of them one ending."
         )
-    ending = endings[0] if endings else FILE_ENDINGS[0]
+    ending = endings[0] if endings else formats.NIFTI[0]
     numbers, strays = _channel_numbers(folder, ending)
     if strays:
         raise UserError(
@@ -105,7 +106,7 @@ def _scanned_cases(
     images, label_maps = root / "imagesTr", root / "labelsTr"
     odd: list[Path] = []
     numbers, strays = _channel_numbers(images, ending, odd)
-    found = list_label_maps(label_maps, odd)
+    found = list_label_maps(label_maps, odd, _alike(ending))
     problems = blame_endings(odd) + [
         Problem(
             WHOLE_COHORT,
@@ -127,13 +128,18 @@ def _scanned_cases(
     return candidates, problems
 
 
+def _alike(ending: str) -> tuple[str, ...]:
+    """Endings of files that are looked at: packed NIfTI beside unpacked, say."""
+    return formats.NIFTI if ending in formats.NIFTI else (ending,)
+
+
 def _channel_numbers(
     folder: Path, ending: str, odd: list[Path] | None = None
 ) -> tuple[dict[str, set[int]], list[Path]]:
     """The channels that each case has a file of, and the files of no case."""
     numbers: dict[str, set[int]] = defaultdict(set)
     strays = []
-    for name in nifti_files(folder, odd):
+    for name in image_files(folder, odd, _alike(ending)):
         match = re.fullmatch(r"(.+)_(\d{4})", stem(name))
         if match and name.endswith(ending):
             numbers[match[1]].add(int(match[2]))
@@ -145,8 +151,14 @@ def _channel_numbers(
 def _with_channels(
     case: str, folder: Path, ending: str, numbers: set[int], channels: int
 ) -> Candidate:
-    """A case with one file for each channel; missing and surplus ones are noted."""
-    files = tuple(str(folder / f"{case}_{i:04d}{ending}") for i in range(channels))
+    """A case with one file for each channel; missing and surplus ones are noted.
+
+    A picture may hold several channels, its colours, so that there may be fewer files.
+    """
+    last = channels - 1
+    if ending in formats.PICTURES:
+        last = min(last, max(numbers, default=0))
+    files = tuple(str(folder / f"{case}_{i:04d}{ending}") for i in range(last + 1))
     missing = tuple(file for i, file in enumerate(files) if i not in numbers)
     candidate = Candidate(case, files, missing=missing)
     if surplus := sorted(numbers - set(range(channels))):
@@ -178,11 +190,14 @@ def _listed_cases(
         files = [Path(os.path.normpath(path.parent / p)) for p in paths]
         for file in files:
             if file.parent not in listings:
-                listings[file.parent] = set(nifti_files(file.parent))
+                listings[file.parent] = set(
+                    image_files(file.parent, endings=formats.ENDINGS)
+                )
         missing = [str(f) for f in files if f.name not in listings[f.parent]]
         images = tuple(map(str, files[:-1]))
         candidate = Candidate(case, images, str(files[-1]), tuple(missing))
-        if len(images) != channels:
+        in_colours = images and all(map(formats.is_picture, images))
+        if len(images) > channels or (len(images) < channels and not in_colours):
             candidate.blame(
                 "error",
                 f"Wrong channel count: {path} lists {len(images)} images for the case, "
