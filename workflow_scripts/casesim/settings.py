@@ -10,6 +10,8 @@ from typing import Any
 
 from casesim.errors import UserError
 
+CASCADE = "3d_cascade_fullres"
+
 
 def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:
     """Return a copy of `config` with the schema's defaults filled in.
@@ -119,6 +121,13 @@ def _schema_problems(config: dict[str, Any], schema: dict[str, Any]) -> Iterator
             branches = {sub.message for sub in error.context or []}
             reasons = "; or ".join(sorted(branches))
             yield f"{key}: {error.instance!r} does not fit: {reasons}"
+        elif error.instance == CASCADE:
+            yield (
+                f"{key}: the cascade ({CASCADE}) is not offered: its second stage "
+                "takes the first one's predictions as input, for every model and every "
+                "case. Use 3d_fullres, the cascade's resolution in one stage, or "
+                "3d_lowres, its first stage alone"
+            )
         elif error.validator == "contains":
             yield f"{key}: must contain {error.validator_value['const']!r}"
         elif error.validator == "not":

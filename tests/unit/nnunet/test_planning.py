@@ -134,11 +134,6 @@ def test_3d_lowres_that_the_planner_makes(replan: Replan) -> None:
     assert "3d_lowres" in plans["configurations"]
 
 
-def test_cascade_is_refused(replan: Replan) -> None:
-    with pytest.raises(UserError, match="cascade"):
-        replan(configuration="3d_cascade_fullres")
-
-
 def test_plans_without_the_configuration(tiny_cohort: TinyCohort) -> None:
     with pytest.raises(UserError, match="no configuration 3d_lowres"):
         planning.load_plans(tiny_cohort.plans, "3d_lowres")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import (
     DefaultPreprocessor,
 )
@@ -12,7 +13,7 @@ from unit.conftest import POOL, SPACING, TinyCohort
 
 from casesim.errors import UserError
 from casesim.nnunet import planning, preprocessing
-from casesim.nnunet.files import read_json
+from casesim.nnunet.files import read_json, write_json
 
 
 def test_preprocessing_is_nnunets(tiny_cohort: TinyCohort, tmp_path: Path) -> None:
@@ -129,3 +130,37 @@ def test_damaged_and_missing_cases_are_named(
     path.unlink()
     with pytest.raises(UserError, match=f"{path} is missing"):
         preprocessing.load_preprocessed(tmp_path / "a", with_seg=True)
+
+
+def test_an_ignored_label_does_not_change_what_a_network_sees(
+    tiny_cohort: TinyCohort, tmp_path: Path
+) -> None:
+    case = POOL[0]
+    dataset = read_json(tiny_cohort.dataset)
+    dataset["labels"]["ignore"] = 4
+    write_json(tmp_path / "dataset.json", dataset)
+    image = SimpleITK.ReadImage(str(tiny_cohort.label(case)))
+    labels = SimpleITK.GetArrayFromImage(image)
+    labels[8:] = 4  # whole slices, their corners outside of the brain included
+    ignoring = SimpleITK.GetImageFromArray(labels)
+    ignoring.CopyInformation(image)
+    SimpleITK.WriteImage(ignoring, str(tmp_path / "label.nii.gz"))
+    label_maps = {"with": tmp_path / "label.nii.gz", "without": None}
+    for name, label in label_maps.items():
+        preprocessing.preprocess_case(
+            *(tiny_cohort.images(case), label, tiny_cohort.plans),
+            *(tmp_path / "dataset.json", "2d", tmp_path / name),
+        )
+    data, seg, _ = preprocessing.load_preprocessed(tmp_path / "with", with_seg=True)
+    alone, _, _ = preprocessing.load_preprocessed(tmp_path / "without")
+    np.testing.assert_array_equal(data, alone)
+    assert seg is not None
+    assert (seg == 4).any()
+    # The same for a copy in memory.
+    read = preprocessing.read_case(tiny_cohort.images(case), tmp_path / "label.nii.gz")
+    preprocessing.preprocess_arrays(
+        *(*read, tiny_cohort.plans, tmp_path / "dataset.json", "2d"), tmp_path / "copy"
+    )
+    copy, copy_seg, _ = preprocessing.load_preprocessed(tmp_path / "copy", True)
+    np.testing.assert_array_equal(copy, data)
+    np.testing.assert_array_equal(copy_seg, seg)

@@ -135,12 +135,6 @@ def plan(
     plans of one's own were made for others.
     """
     configuration = nnunet_config["configuration"]
-    if configuration not in CONFIGURATIONS:
-        raise UserError(
-            f"nnunet.configuration is {configuration!r}; use one of "
-            f"{', '.join(CONFIGURATIONS)}. The cascade (3d_cascade_fullres) needs "
-            "predictions of another model as its input, for every model and case."
-        )
     raw, preprocessed = Path(raw), Path(preprocessed)
     dataset = dataset_json(pool, channel_names, labels, regions_class_order)
     processes = max(1, min(processes, len(pool)))

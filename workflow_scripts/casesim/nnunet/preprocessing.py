@@ -55,18 +55,34 @@ def preprocess_case(
     outside, and the properties name no places of classes: for prediction only.
 
     Writes `stem`.b2nd, `stem`_seg.b2nd and `stem`.pkl as
-    `DefaultPreprocessor.run_case_save` does. `images` has one file for each channel, in
-    order.
+    `DefaultPreprocessor.run_case_save` does, but for ignored voxels (see
+    `_without_ignored_background`). `images` has one file for each channel, in order.
     """
     plans_manager, configuration_manager = load_plans(plans, configuration)
     preprocessor = configuration_manager.preprocessor_class(verbose=False)
-    data, seg, properties = preprocessor.run_case(
-        [os.fspath(image) for image in images],
-        os.fspath(label) if label else None,
-        plans_manager,
-        configuration_manager,
-        read_json(dataset),
-    )
+    dataset_json = read_json(dataset)
+    ignore = plans_manager.get_label_manager(dataset_json).ignore_label
+    files = [os.fspath(image) for image in images]
+    if label is None or ignore is None:
+        data, seg, properties = preprocessor.run_case(
+            files,
+            os.fspath(label) if label else None,
+            plans_manager,
+            configuration_manager,
+            dataset_json,
+        )
+    else:
+        reader = plans_manager.image_reader_writer_class()
+        image, properties = reader.read_images(files)
+        labels, _ = reader.read_seg(os.fspath(label))
+        data, seg, properties = preprocessor.run_case_npy(
+            image,
+            _without_ignored_background(image, labels, ignore),
+            properties,
+            plans_manager,
+            configuration_manager,
+            dataset_json,
+        )
     _save_preprocessed(data, seg, properties, configuration_manager, stem)
 
 
@@ -89,15 +105,37 @@ def preprocess_arrays(
 
     plans_manager, configuration_manager = load_plans(plans, configuration)
     preprocessor = configuration_manager.preprocessor_class(verbose=False)
+    dataset_json = read_json(dataset)
+    labels = label[None].astype(np.float32)  # the type that nnU-Net's readers give
+    ignore = plans_manager.get_label_manager(dataset_json).ignore_label
+    if ignore is not None:
+        labels = _without_ignored_background(data, labels, ignore)
     data, seg, properties = preprocessor.run_case_npy(
         data,
-        label[None].astype(np.float32),  # the type that nnU-Net's readers give
+        labels,
         {"spacing": [float(value) for value in spacing]},
         plans_manager,
         configuration_manager,
-        read_json(dataset),
+        dataset_json,
     )
     _save_preprocessed(data, seg, properties, configuration_manager, stem)
+
+
+def _without_ignored_background(
+    data: np.ndarray, labels: np.ndarray, ignore: int
+) -> np.ndarray:
+    """A label map (1, z, y, x) in which background outside of the image is not ignored.
+
+    nnU-Net normalises within what is not 0 in the image or is labelled there. A label
+    map that ignores whole slices would make their empty corners part of that, and the
+    same image would look different to a network with its label map and without it:
+    predictions would not be those of `nnUNetv2_predict`. `data` is (channel, z, y, x).
+    """
+    import numpy as np
+    from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+
+    outside = ~create_nonzero_mask(data)[None]
+    return np.where(outside & (labels == ignore), labels.dtype.type(0), labels)
 
 
 def _save_preprocessed(
