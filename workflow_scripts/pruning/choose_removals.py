@@ -28,7 +28,7 @@ def read_reviewed() -> list[str]:
     """The cases that the reviewer removes; none for arms that do not ask for them."""
     if not snakemake.input.decisions:
         return []
-    decided = decisions.read(snakemake.input.decisions, snakemake.params.train)
+    decided = decisions.read(snakemake.input.decisions[0], snakemake.params.train)
     decided.refuse_stale(snakemake.input.matrix)
     return decided.of("remove")
 

@@ -44,7 +44,9 @@ def main() -> None:
         content = summary(table, seed=snakemake.params.seed)
         print(content["verdict"])
         if snakemake.input.decisions:
-            decided = decisions.read(snakemake.input.decisions, snakemake.params.train)
+            decided = decisions.read(
+                snakemake.input.decisions[0], snakemake.params.train
+            )
             content["decisions"] = decided.summary(snakemake.params.corrected)
             print(content["decisions"]["statement"])
         write_comparison(table, snakemake.output.table)

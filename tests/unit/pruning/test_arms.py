@@ -1,6 +1,7 @@
 """Which cases each arm removes, and the names of the retrained models."""
 
 import ast
+import hashlib
 import json
 import runpy
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casesim.errors import UserError
-from casesim.pruning import arms
+from casesim.pruning import arms, decisions
 
 PRUNING = {"arms": ["worst_cluster", "lowest_rows"], "random_arms": 2, "seeds": [0]}
 ARMS = ["worst_cluster", "lowest_rows", "random_1", "random_2"]
@@ -283,3 +284,41 @@ def test_rows_that_are_all_alike_say_why(means: list[str], message: str) -> None
     with pytest.raises(UserError, match=message) as error:
         choose("worst_cluster", rows)
     assert "clusters" not in str(error.value)
+
+
+def test_the_script_reads_a_reviewer_s_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clusters, matrix = tmp_path / "clusters.tsv", tmp_path / "matrix.tsv"
+    rows = ["\t".join(CLUSTERS[0]), *("\t".join(row.values()) for row in CLUSTERS)]
+    clusters.write_text("\n".join(rows) + "\n")
+    matrix.write_text("any")
+    digest = hashlib.sha256(b"any").hexdigest()
+    table = tmp_path / "decisions.tsv"
+    lines = ["\t".join(decisions.COLUMNS)]
+    for case, word in (("c2", "remove"), ("a1", "fine"), ("b1", "remove")):
+        lines.append(f"{case}\t{word}\t\t\t\t{digest}")
+    table.write_text("\n".join(lines) + "\n")
+    job = SimpleNamespace(
+        # Snakemake makes a list of one of a function's list of one.
+        input=SimpleNamespace(
+            clusters=str(clusters),
+            base=[],
+            decisions=[str(table)],
+            matrix=str(matrix),
+        ),
+        output=SimpleNamespace(
+            training_cases=str(tmp_path / "arm/training_cases.txt"),
+            removed_cases=str(tmp_path / "arm/removed_cases.txt"),
+        ),
+        params=SimpleNamespace(pool=POOL, train=TRAIN, seed=0, region="mean"),
+        wildcards=SimpleNamespace(arm="reviewed"),
+        log=[str(tmp_path / "log")],
+    )
+    script = str(Path(arms.__file__).parents[2] / "pruning/choose_removals.py")
+    runpy.run_path(script, init_globals={"snakemake": job}, run_name="__main__")
+    assert (tmp_path / "arm/removed_cases.txt").read_text() == "b1\nc2\n"
+    matrix.write_text("another")
+    with pytest.raises(SystemExit):
+        runpy.run_path(script, init_globals={"snakemake": job}, run_name="__main__")
+    assert "made on another matrix" in capsys.readouterr().err

@@ -182,7 +182,7 @@ def choose(
         removed = list(reviewed)
     elif arm.removeprefix(RANDOM_REVIEWED).isdecimal():
         number = int(arm.removeprefix(RANDOM_REVIEWED))
-        removed = _draw(number, train, sorted(reviewed), seed)
+        removed = _draw(number, train, sorted(reviewed), f"{seed}/{REVIEWED}")
     elif is_random(arm) and arm.removeprefix(RANDOM).isdecimal():
         removed = _draw(int(arm.removeprefix(RANDOM)), train, worst, seed)
     else:
@@ -241,7 +241,9 @@ def _best_cluster(
     return removed + _highest(others, number - len(removed))
 
 
-def _draw(r: int, train: Sequence[str], chosen: Sequence[str], seed: int) -> list[str]:
+def _draw(
+    r: int, train: Sequence[str], chosen: Sequence[str], seed: int | str
+) -> list[str]:
     """The r-th random set of the chosen one's size: each is redrawn until it is one
     that was not used before, the chosen one included."""
     subsets = math.comb(len(train), len(chosen))
