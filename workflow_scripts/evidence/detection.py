@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 
-def hours_of(benchmarks: Sequence[str], cells: Mapping[str, int]) -> float:
+def hours_of(
+    benchmarks: Sequence[str], cells: Mapping[str, int], folder: Path
+) -> float:
     """Hours on a device: of trainings by Snakemake's notes, of cells by their own.
 
+    `folder` holds `results/`: another workflow may have all of it below a prefix.
     `cells` is one cell of each model, and how many there are: they cost about the same.
     NaN where a training was not noted (an older run, say).
     """
@@ -23,11 +26,11 @@ def hours_of(benchmarks: Sequence[str], cells: Mapping[str, int]) -> float:
 
     seconds = 0.0
     for path in benchmarks:
-        if not Path(path).exists():
+        if not (folder / path).exists():
             return math.nan
-        seconds += float(pd.read_csv(path, sep="\t")["s"].iloc[-1])
+        seconds += float(pd.read_csv(folder / path, sep="\t")["s"].iloc[-1])
     for path, number in cells.items():
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads((folder / path).read_text(encoding="utf-8"))
         seconds += number * sum(record["seconds"].values())
     return seconds / 3600
 
@@ -55,6 +58,7 @@ def main() -> None:
             for path in snakemake.input.label_quality
         ]
         params = snakemake.params
+        folder = Path(snakemake.output.table).parents[2]
         table = detection(
             read_truth(read(snakemake.input.cohort), snakemake.input.truth or None),
             suspicion_scores(
@@ -62,7 +66,7 @@ def main() -> None:
                 {record["case"]: record["label_quality"] for record in quality},
             ),
             {
-                part: hours_of(params.benchmarks[part], params.cells[part])
+                part: hours_of(params.benchmarks[part], params.cells[part], folder)
                 for part in ("rows", "folds")
             },
         )
