@@ -1,5 +1,6 @@
 """Was it worth it? Predicted against true Dice, and each method against the base."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,7 +105,9 @@ def _draw_predictions(
             label=name,
             zorder=3,
         )
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    shown = known[["predicted_dice", "dice"]].min().min()
+    lowest = 0.0 if known.empty else max(0.0, math.floor(10 * shown) / 10)
+    axes.set(xlim=(lowest, 1), ylim=(lowest, 1), aspect="equal")
     axes.set_xlabel("predicted Dice, without the label")
     axes.set_ylabel(f"true {style.region_name(content['region'])}")
     title = "Is the prediction right?"
