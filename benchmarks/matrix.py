@@ -1,15 +1,19 @@
 """Models x cases by this workflow and by nnU-Net's commands, side by side.
 
-    python -m benchmarks.matrix [--models N] [--cases M] [--single-calls K]
-        [--threads N] [--output docs/benchmarks/matrix.md]
+    python -m benchmarks.matrix [--size demo|real] [--models N] [--cases M]
+        [--folders F] [--single-calls K] [--threads N]
+        [--output docs/benchmarks/matrix.md]
 
-On the same models and cases, of the embedded cohort, one after the other:
+On the same models and cases, one after the other (`demo`: of the embedded cohort;
+`real`: of the extent of brain-tumour patients, where all models are copies of one, as
+a cell takes the same time whatever the weights, and a GPU's network is compiled, as it
+is in a run of thousands of cells):
 
 (a) this workflow: `snakemake` makes N rows of M cells, under the default profile, from
     trained models and preprocessed cases to the tables of Dice;
 (b) `nnUNetv2_predict_from_modelfolder` once for each model, on the folder of cases, and
-    `nnUNetv2_evaluate_folder` (the faster of one and two processes for each of its
-    steps, found out on the first model);
+    `nnUNetv2_evaluate_folder` (with the number of processes, of `--processes`, that is
+    the fastest on the first model); F models stand for the others;
 (c) `nnUNetv2_predict_from_modelfolder` once for each model and case: K calls are timed,
     and stand for the others; evaluation is not counted.
 """
@@ -18,6 +22,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,6 +44,17 @@ BASE_ITERATIONS = 60
 MIN_TRAIN_CASES = 4  # a tree wants some, of which two may be removed
 FINETUNE_ITERATIONS = 20
 CLIENTS = 40
+# nnU-Net's commands nnUNetv2_..., which need not be on the path.
+ENTRY_POINTS = {
+    "predict_from_modelfolder": (
+        "nnunetv2.inference.predict_from_raw_data",
+        "predict_entry_point_modelfolder",
+    ),
+    "evaluate_folder": (
+        "nnunetv2.evaluation.evaluate_predictions",
+        "evaluate_folder_entry_point",
+    ),
+}
 _SECONDS_BETWEEN_SAMPLES = 0.5
 
 
@@ -118,22 +134,29 @@ def memory_of_session(session: int) -> float:
     return kilobytes / 1024
 
 
-def prepare(setting: common.Setting, models: int, cases: int) -> tuple[list[str], Any]:
+def prepare(
+    setting: common.Setting, size: str, models: int, cases: int
+) -> tuple[list[str], Any]:
     """A checkout with models and preprocessed cases; names of models and of cases."""
     common.copy_workflow(setting.work)
     # Snakemake finds everything up to date if it lies there in the order of the stages.
     (setting.work / "results").mkdir()
     (setting.work / "results/cohort.tsv").touch()
-    demo = common.SIZES["demo"]
-    names = common.prepare_cases(setting, common.Size(cases, demo.shape, demo.spacing))
-    common.use_batches_of_the_demo(setting)
+    volumes = common.SIZES[size]
+    names = common.prepare_cases(
+        setting, common.Size(cases, volumes.shape, volumes.spacing)
+    )
+    if size == "demo":
+        common.use_batches_of_the_demo(setting)
     stems = common.preprocess(setting, names)
     base = common.train(setting, "base", stems, BASE_ITERATIONS)
     train = names[:models]
     for name, stem in zip(train, stems, strict=False):
-        common.train(
-            setting, f"finetuned/{name}", [stem], FINETUNE_ITERATIONS, start_from=base
-        )
+        model = f"finetuned/{name}"
+        if size == "real":
+            shutil.copytree(setting.model("base"), setting.model(model))
+        else:
+            common.train(setting, model, [stem], FINETUNE_ITERATIONS, start_from=base)
     config = {
         "cohort": {
             "pool": names,
@@ -142,6 +165,7 @@ def prepare(setting: common.Setting, models: int, cases: int) -> tuple[list[str]
             "phantom": {"defects": _none("defects"), "controls": _none("controls")},
         },
         "clusters": {"max_removed_share": 0.5},
+        "inference": {"compile": True if size == "real" else "auto"},
     }
     (setting.work / "matrix.yaml").write_text(yaml.safe_dump(config))
     return [f"finetuned/{name}" for name in train], names
@@ -248,9 +272,12 @@ def nnunet_environment(setting: common.Setting) -> dict[str, str]:
 
 
 def nnunet(setting: common.Setting, command: str, *arguments: object) -> Usage:
-    program = Path(sys.executable).parent / f"nnUNetv2_{command}"
+    module, function = ENTRY_POINTS[command]
+    program = f"from {module} import {function} as main; main()"
     return run(
-        [str(program), *map(str, arguments)], setting.work, nnunet_environment(setting)
+        [sys.executable, "-c", program, *map(str, arguments)],
+        setting.work,
+        nnunet_environment(setting),
     )
 
 
@@ -267,12 +294,15 @@ def predict_folder(
 
 
 def run_folders(
-    setting: common.Setting, models: Sequence[str], cases: Sequence[str]
+    setting: common.Setting,
+    models: Sequence[str],
+    cases: Sequence[str],
+    numbers: Sequence[int],
 ) -> tuple[Side, int]:
-    """(b), and the number of processes that was the faster on the first model."""
+    """(b), and the number of processes that was the fastest on the first model."""
     images = setting.raw / "imagesTr"
     trials: dict[int, Usage] = {}
-    for processes in (1, 2):
+    for processes in numbers:
         folder = setting.work / f"folders/{processes}-processes"
         trials[processes] = predict_folder(
             setting, models[0], images, folder, processes
@@ -422,7 +452,10 @@ def report(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=common.SIZES, default="demo")
     parser.add_argument("--models", type=int, default=4)
+    parser.add_argument("--folders", type=int, help="models of (b); by default all")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--cases", type=int, default=50)
     parser.add_argument("--single-calls", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -430,30 +463,41 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
         setting = common.Setting(Path(folder), arguments.threads)
-        models, cases = prepare(setting, arguments.models, arguments.cases)
+        models, cases = prepare(
+            setting, arguments.size, arguments.models, arguments.cases
+        )
+        sample_of_models = models[: arguments.folders]
         print(f"{len(models)} models and {len(cases)} cases are there.", flush=True)
         a, planned, files = run_workflow(setting, models, cases)
         client, start = time_clients(setting, models, cases, CLIENTS)
         steps = seconds_by_step(setting, models, cases)
         print(f"(a) {a.seconds:.1f} s", flush=True)
-        b, processes = run_folders(setting, models, cases)
+        b, processes = run_folders(
+            setting, sample_of_models, cases, arguments.processes
+        )
+        others = [b]
         print(f"(b) {b.seconds:.1f} s", flush=True)
-        sample = cases[:: max(1, len(cases) // arguments.single_calls)]
-        sample = sample[: arguments.single_calls]
-        c = run_single_calls(setting, models[0], sample, processes)
+        if arguments.single_calls:
+            sample = cases[:: max(1, len(cases) // arguments.single_calls)]
+            sample = sample[: arguments.single_calls]
+            others.append(run_single_calls(setting, models[0], sample, processes))
         body = report(
             a,
-            [b, c],
+            others,
             split(a, planned.seconds, steps, client, start),
-            differences_of_dice(setting, models, cases),
+            differences_of_dice(setting, sample_of_models, cases),
             files,
         )
         text = (
             f"{len(models)} models x {len(cases)} cases; "
             f"{common.describe_network(setting.plan)}; {setting.threads} threads; "
-            f"`-npp {processes} -nps {processes}` for nnU-Net. (c) is a sample."
+            f"`-npp {processes} -nps {processes}` for nnU-Net. (c) is a sample"
+            + (", and so is (b)." if arguments.folders else ".")
         )
-    common.publish("Matrix, demo size", f"{text}\n\n{body}", arguments.output)
+    where = "" if common.device() == "cpu" else f" on {common.device_name()}"
+    common.publish(
+        f"Matrix, {arguments.size} size{where}", f"{text}\n\n{body}", arguments.output
+    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@
         [--threads N] [--output docs/benchmarks/predictor.md]
 
 Both sides run in this process, in turns, from a preprocessed case in memory to its
-logits: `sliding_window.predict_logits`, and `predict_logits_from_preprocessed_data` of
-`nnUNetPredictor`, with mirroring and half-tile steps. The process has the memory
+logits in memory: `sliding_window.predict_logits`, on a GPU compiled as for a matrix,
+and `predict_logits_from_preprocessed_data` of `nnUNetPredictor`, with mirroring and
+half-tile steps. The process has the memory
 settings of the resident predictor (`service.KEEP_FREED_MEMORY`), for both. The
 weights are those of a start, which take as long as trained ones. `demo` is a case of
-the embedded cohort; `real` has the patch and extent of brain-tumour patients (and 8
-stages, more than nnU-Net plans), of which a CPU gets the middle slices only
-(`--slices`): each slice costs the same.
+the embedded cohort; `real` has the patch and extent of brain-tumour patients. A CPU
+gets 8 stages, more than nnU-Net plans, and the middle slices only (`--slices`): each
+slice costs the same.
 """
 
 import argparse
@@ -120,7 +121,10 @@ def compare(
     tensor = torch.as_tensor(data)
 
     def predict_ours() -> torch.Tensor:
-        return sliding_window.predict_logits(model, data).cpu()
+        logits = sliding_window.predict_logits(
+            model, data, compiled=common.device() == "cuda"
+        )
+        return logits.cpu()
 
     def predict_theirs() -> torch.Tensor:
         return theirs.predict_logits_from_preprocessed_data(tensor).cpu()
@@ -196,7 +200,7 @@ def main() -> None:
             common.preprocess(setting, [case])
             data, _, _ = preprocessing.load_preprocessed(setting.stem(case))
             part = middle(data, slices if size == "real" else None)
-            if size == "real":
+            if size == "real" and common.device() == "cpu":
                 common.set_stages(setting, common.REAL_STAGES)
             model = untrained_model(setting)
             found = compare(model, part, arguments.repeats, arguments.threads)
@@ -209,7 +213,8 @@ def main() -> None:
                     f"\n\nThe whole case has {data.shape[1]} slices; these are the "
                     f"{part.shape[1]} in the middle."
                 )
-        common.publish(f"Prediction, {size} size", text, arguments.output)
+        where = "" if common.device() == "cpu" else f" on {common.device_name()}"
+        common.publish(f"Prediction, {size} size{where}", text, arguments.output)
 
 
 if __name__ == "__main__":

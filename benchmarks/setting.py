@@ -12,8 +12,11 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,13 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_name() -> str:
+    """The GPU's name, or that it is a CPU."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
+
+
 def copy_workflow(folder: Path) -> None:
     """A checkout of the workflow, without its tests."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,25 +129,14 @@ def copy_workflow(folder: Path) -> None:
 
 def prepare_cases(setting: Setting, size: Size) -> list[str]:
     """Phantoms without defects in nnU-Net's raw format, and plans; their names."""
-    import SimpleITK
-
-    from casesim.cohort.phantom import catalogue, patient
+    from casesim.cohort.phantom import catalogue
     from casesim.nnunet import planning
 
     cases = catalogue.case_ids(size.cases)
-    options = {"shape": size.shape, "spacing": size.spacing, "scanners": 3}
     (setting.raw / "imagesTr").mkdir(parents=True)
     (setting.raw / "labelsTr").mkdir()
-    for case in cases:
-        made = patient.generate(case, options, "", 0)
-        for array, path in zip(
-            [*made.image, made.label],
-            [*setting.images(case), setting.label(case)],
-            strict=True,
-        ):
-            volume = SimpleITK.GetImageFromArray(array)
-            volume.SetSpacing(size.spacing[::-1])
-            SimpleITK.WriteImage(volume, str(path))
+    with _processes(setting, len(cases)) as pool:
+        list(pool.map(_make_phantom, repeat(setting), repeat(size), cases))
     planning.plan(
         setting.raw,
         setting.preprocessed,
@@ -150,20 +149,46 @@ def prepare_cases(setting: Setting, size: Size) -> list[str]:
     return cases
 
 
+def _processes(setting: Setting, jobs: int) -> ProcessPoolExecutor:
+    """As many as there are threads, forked: nothing has used a GPU or threads yet."""
+    return ProcessPoolExecutor(min(setting.threads, jobs), get_context("fork"))
+
+
+def _make_phantom(setting: Setting, size: Size, case: str) -> None:
+    import SimpleITK
+
+    from casesim.cohort.phantom import patient
+
+    options = {"shape": size.shape, "spacing": size.spacing, "scanners": 3}
+    made = patient.generate(case, options, "", 0)
+    for array, path in zip(
+        [*made.image, made.label],
+        [*setting.images(case), setting.label(case)],
+        strict=True,
+    ):
+        volume = SimpleITK.GetImageFromArray(array)
+        volume.SetSpacing(size.spacing[::-1])
+        SimpleITK.WriteImage(volume, str(path))
+
+
 def preprocess(setting: Setting, cases: Sequence[str]) -> list[Path]:
     """Preprocess cases under the common plans; their stems."""
+    with _processes(setting, len(cases)) as pool:
+        list(pool.map(_preprocess, repeat(setting), cases))
+    return [setting.stem(case) for case in cases]
+
+
+def _preprocess(setting: Setting, case: str) -> None:
     from casesim.nnunet import preprocessing
 
-    for case in cases:
-        preprocessing.preprocess_case(
-            setting.images(case),
-            setting.label(case),
-            setting.plans,
-            setting.dataset,
-            CONFIGURATION,
-            setting.stem(case),
-        )
-    return [setting.stem(case) for case in cases]
+    preprocessing.preprocess_case(
+        setting.images(case),
+        setting.label(case),
+        setting.plans,
+        setting.dataset,
+        CONFIGURATION,
+        setting.stem(case),
+    )
 
 
 def train(

@@ -93,6 +93,7 @@ os.environ.update(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     ),
     CASESIM_RESIDENT="1" if config["inference"]["resident"] else "0",
+    CASESIM_CELLS=str(STUDY.expected_cells),
     CASESIM_PREDICT=str(CHECKOUT / "workflow_scripts/inference/predict.py"),
 )
 # numexpr, which pandas and blosc2 load, dies of OMP_NUM_THREADS=4,2; nothing uses it.

@@ -147,6 +147,24 @@ def test_the_client_s_command_line() -> None:
     assert "--bfloat16" in study(inference={"bfloat16": True}).predict_options
 
 
+@pytest.mark.parametrize(
+    ("wanted", "cells", "expected"),
+    [("auto", None, 0), ("auto", 3, 3), (True, 3, 10**9), (False, None, 0)],
+)
+def test_cells_that_a_predictor_is_told_to_expect(
+    wanted: Any, cells: int | None, expected: int
+) -> None:
+    asked = study(cells, inference={"compile": wanted})
+    if wanted == "auto" and cells is None:
+        # Fine-tuned and refitted models see the pool of five, the others all seven.
+        of_one_case = sum(
+            model.startswith(("finetuned/", "refitted/")) for model in asked.models
+        )
+        assert of_one_case == 6
+        expected = 5 * of_one_case + 7 * (len(asked.models) - of_one_case)
+    assert asked.expected_cells == expected
+
+
 def test_targets_and_pictures() -> None:
     asked = study()
     assert "evidence/detection.png" in asked.targets()

@@ -22,6 +22,9 @@ from casesim.evidence import label_quality
 from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms, decisions
 
+# Cells that pay for anything.
+ALWAYS_ENOUGH = 10**9
+
 
 @dataclass(frozen=True)
 class Study:
@@ -318,6 +321,7 @@ class Study:
         `seed` None is the study's own.
         """
         training = self.config["training"]
+        precision = training["precision"]
         return {
             "seed": self.seed if seed is None else seed,
             "schedule": {
@@ -326,6 +330,8 @@ class Study:
             },
             "storage": training["storage"] if kind == "finetune" else "float32",
             "configuration": self.config["nnunet"]["configuration"],
+            # Left out where it is the default, so that no finished model is outdated.
+            **({} if precision == "float16" else {"precision": precision}),
         }
 
     def runtime(self, kind: str, attempt: int) -> str:
@@ -367,6 +373,18 @@ class Study:
         """How a model is applied to a case, apart from the model and the case."""
         names = ("mirroring", "tile_step", "bfloat16")
         return {name: self.config["inference"][name] for name in names}
+
+    @cached_property
+    def expected_cells(self) -> int:
+        """How many cells a predictor is told to expect, so that it compiles if it pays.
+
+        More than there are, or none, where the config says that it does or does not.
+        """
+        wanted = self.config["inference"]["compile"]
+        if wanted != "auto":
+            return ALWAYS_ENOUGH if wanted else 0
+        cells = sum(len(self.cells.of(model)) for model in self.models)
+        return min(cells, self.cells_per_group or cells)
 
     @cached_property
     def predict_options(self) -> list[str]:

@@ -45,7 +45,7 @@ def _interrupted(
             outcome: dict = step(self, batch)
             return outcome
 
-        CaseTrainer.train_step = train_step
+        CaseTrainer.train_step = train_step  # type: ignore[method-assign]
         train(cohort, folder, **changes)
 
     process = _FORK.Process(target=run)
@@ -82,7 +82,8 @@ def test_a_killed_training_goes_on_where_it_was(
     resumed = train(tiny_cohort, tmp_path, checkpoint_minutes=minutes, workers=2)
     assert f"going on from iteration {iteration}" in capsys.readouterr().out
     assert resumed.read_bytes() == trained.read_bytes()
-    assert [path.name for path in resumed.parent.iterdir()] == [resumed.name]
+    left = [path.name for path in resumed.parent.iterdir() if path.is_file()]
+    assert left == [resumed.name]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from casesim.errors import UserError
 from casesim.inference import label_maps, overlap, sliding_window
 from casesim.nnunet import checkpoints, preprocessing
 from casesim.nnunet.files import read_json
-from casesim.training import run
+from casesim.training import exclusion, run
+from casesim.training.trainer import CaseTrainer
 
 CPU = torch.device("cpu")
 
@@ -142,11 +144,11 @@ def test_trainings_in_one_folder_wait_for_each_other(
     entered = threading.Event()
 
     def second() -> None:
-        with run._only_training_in(tmp_path):
+        with exclusion.only_training_in(tmp_path):
             entered.set()
 
     thread = threading.Thread(target=second)
-    with run._only_training_in(tmp_path):
+    with exclusion.only_training_in(tmp_path):
         thread.start()
         assert not entered.wait(0.3)
     assert entered.wait(30)
@@ -187,3 +189,61 @@ def test_loading_processes_by_threads_and_device() -> None:
     cuda = torch.device("cuda")
     assert [run._suitable_workers(n, CPU) for n in (1, 2, 4, 16)] == [0, 0, 0, 1]
     assert [run._suitable_workers(n, cuda) for n in (1, 2, 4, 16)] == [0, 0, 2, 14]
+
+
+# What a GPU does, on the CPU
+
+
+@pytest.fixture
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are made all samples at once, and losses are fetched now and then."""
+    monkeypatch.setattr(run._Run, "_can_make_on_device", lambda _: True)
+    step = CaseTrainer.train_step
+
+    def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"loss": torch.tensor(float(step(self, batch)["loss"]))}
+
+    monkeypatch.setattr(CaseTrainer, "train_step", train_step)
+
+
+@pytest.mark.usefixtures("as_on_a_device")
+def test_batches_made_on_the_device_train_as_well(
+    tiny_cohort: TinyCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = {"epochs": 3, "iterations_per_epoch": 10, "initial_lr": 0.01}
+    first = train(tiny_cohort, tmp_path / "a", schedule=schedule)
+    log = capsys.readouterr().out
+    assert "batches made on the device" in log
+    losses = [float(value) for value in re.findall(r"loss (-?[\d.]+)", log)]
+    assert losses[2] < losses[0] - 0.4
+    again = train(tiny_cohort, tmp_path / "b", schedule=schedule, workers=2)
+    assert first.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.usefixtures("as_on_a_device")
+def test_a_loss_that_is_looked_at_late_is_named_rightly(
+    tiny_cohort: TinyCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = CaseTrainer.train_step
+    done = 0
+
+    def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+        nonlocal done
+        done += 1
+        outcome: dict[str, Any] = step(self, batch)
+        return outcome if done < 3 else {"loss": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(CaseTrainer, "train_step", train_step)
+    with pytest.raises(UserError, match="nan in iteration 2"):
+        train(tiny_cohort, tmp_path, schedule=SCHEDULE | {"iterations_per_epoch": 5})
+    assert done == 5  # nobody waited for the device in the middle of an epoch
+
+
+def test_only_long_trainings_on_a_gpu_are_compiled(tiny_cohort: TinyCohort) -> None:
+    trainer = CaseTrainer(
+        read_json(tiny_cohort.plans), "2d", "all", read_json(tiny_cohort.dataset), CPU
+    )
+    assert not trainer.earns_compiling(10**9)
+    trainer.device = torch.device("cuda")
+    assert trainer.earns_compiling(10**9)
+    assert not trainer.earns_compiling(100)

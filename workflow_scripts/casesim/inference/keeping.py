@@ -44,12 +44,13 @@ class Keeper:
         import blosc2
         import torch
 
-        from casesim.inference import label_maps
+        from casesim.inference import compiled_network, label_maps
         from casesim.nnunet import checkpoints, preprocessing
 
         self._blosc2 = blosc2
         self._torch = torch
         self._checkpoints = checkpoints
+        self._compiled_network = compiled_network
         self._label_maps = label_maps
         self._preprocessing = preprocessing
         self.device = torch.device(device)
@@ -123,6 +124,8 @@ class Keeper:
         """Drop all models and cases, and give memory back to the device."""
         self._models.clear()
         self._cases.clear()
+        if self.device.type == "cuda":
+            self._compiled_network.forget()
         gc.collect()
         if self.device.type == "cuda":
             self._torch.cuda.empty_cache()

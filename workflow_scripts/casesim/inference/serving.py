@@ -111,9 +111,14 @@ class NnunetPredictor:
     """Predicts and scores with nnU-Net models on one device, keeping what it loads."""
 
     def __init__(self, device: str) -> None:
-        from casesim.inference import cell
+        from casesim.inference import cell, compiled_network, sliding_window
+        from casesim.nnunet import compiling
 
         self._cell = cell
+        self._compiled_network = compiled_network
+        self._compiling = compiling
+        self._sliding_window = sliding_window
+        self._compiles: bool | None = None
         self._keeper = Keeper(device)
 
     def prefetch(self, job: Job) -> None:
@@ -151,13 +156,33 @@ class NnunetPredictor:
             case=job.case,
             labels=job.labels,
             regions=job.regions,
-            options=job.options,
+            options={**job.options, "compiled": self._is_compiled(model, case, job)},
         )
         steps = ", ".join(
             f"{name} {value:.3f} s"
             for name, value in ({"load": loaded} | seconds).items()
         )
         return f"{job.model} on {job.case} ({self._keeper.device}): {steps}"
+
+    def _is_compiled(self, model: Any, case: Any, job: Job) -> bool:
+        """Whether the network is compiled: the first cell decides for all."""
+        if self._compiles is None:
+            options = job.options
+            self._compiles = self._keeper.device.type == "cuda" and (
+                self._compiled_network.earns_compiling(
+                    self._sliding_window.voxels(
+                        model,
+                        case.data.shape,
+                        options["mirroring"],
+                        options["tile_step"],
+                    )
+                )
+            )
+            if self._compiles:
+                self._compiling.use_compiler_cache(
+                    self._compiling.cache_beside(job.checkpoint)
+                )
+        return self._compiles
 
     def release(self) -> None:
         """Drop all models and cases, and give memory back to the device."""

@@ -13,6 +13,7 @@ predictor.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,12 +28,13 @@ from nnunetv2.inference.sliding_window_prediction import (
     compute_steps_for_sliding_window,
 )
 
-from casesim.inference import cpu_network
+from casesim.inference import compiled_network, cpu_network
 
 if TYPE_CHECKING:
     from casesim.nnunet.checkpoints import Model
 
 Index = tuple[slice, ...]
+Network = Callable[[torch.Tensor], torch.Tensor]
 # On a CPU, a batch serves to read the weights once and to keep the cores busy where the
 # feature maps are small; with more voxels than this nothing is gained.
 _VOXELS_PER_BATCH_CPU = 2**17
@@ -48,6 +50,7 @@ def predict_logits(
     tile_step: float = 0.5,
     batch_size: int | None = None,
     bfloat16: bool = False,
+    compiled: bool = False,
 ) -> torch.Tensor:
     """Logits of one preprocessed case, float32 (class, a, b, c), on the model's device.
 
@@ -59,8 +62,9 @@ def predict_logits(
     runs out. What is prepared for a network is kept as long as the network: its weights
     must not change between calls.
 
-    On CUDA the network runs under autocast, as nnU-Net's does. `bfloat16` does the same
-    on a CPU; off by default, since it changes the label of some voxels in a thousand.
+    On CUDA the network runs under autocast, as nnU-Net's does; `compiled` has it
+    compiled there (`compiled_network`). `bfloat16` does the same as autocast on a CPU;
+    off by default, since it changes the label of some voxels in a thousand.
 
     Raises `RuntimeError` when memory runs out twice, or for logits that are not finite.
     """
@@ -74,9 +78,16 @@ def predict_logits(
         n_slices = volume.shape[1] if len(patch) == 2 else None
         n_tiles = len(windows) * (n_slices or 1)
         workers = min(torch.get_num_threads(), n_tiles) if device.type == "cpu" else 1
+        compiled = compiled and device.type == "cuda" and batch_size is None
         if batch_size is None:
             batch_size = _batch_size(model.network, patch, device)
-        network = _prepared(model.network, patch, device, bfloat16)
+        if compiled:
+            batch_size = min(batch_size, compiled_network.IMAGES)
+        network: Network = (
+            compiled_network.shared(model.network, batch_size)
+            if compiled
+            else _prepared(model.network, patch, device, bfloat16)
+        )
         # nnU-Net rounds the weights to half precision, and thereby lifts the weakest
         # ones; without the same rounding, other voxels would win in the corners.
         gaussian = compute_gaussian(patch, 1 / 8, 10, torch.float16, device).float()
@@ -93,7 +104,10 @@ def predict_logits(
         halved = False
         done = 0
         while done < n_tiles:
-            size = _tiles_at_once(n_tiles, batch_size // len(mirrors), workers)
+            most = batch_size // len(mirrors)
+            # Smaller batches would be filled up for a compiled network.
+            size = most if compiled else _tiles_at_once(n_tiles, most, workers)
+            size = max(1, size)
             batches = [
                 list(_runs(windows, n_slices, first, min(first + size, n_tiles)))
                 for first in range(done, n_tiles, size)
@@ -111,11 +125,29 @@ def predict_logits(
                     raise
                 halved = True
                 batch_size //= 2
+                if compiled:
+                    network = compiled_network.shared(model.network, batch_size)
         assert sums is not None
         sums /= weights
         if not torch.isfinite(sums).all():
             raise RuntimeError("the network's logits are not finite")
         return sums[(slice(None), *unpad[1:])]
+
+
+def voxels(
+    model: Model, shape: Sequence[int], mirroring: bool, tile_step: float
+) -> int:
+    """Voxels that go through the network for a case of this shape (channel, a, b, c).
+
+    Each counts once for every window and mirrored copy that it is in.
+    """
+    patch = tuple(int(size) for size in model.configuration_manager.patch_size)
+    axes = (model.allowed_mirroring_axes if mirroring else None) or ()
+    padded = [max(n, p) for n, p in zip(shape[-len(patch) :], patch, strict=True)]
+    tiles = len(_windows(padded, patch, tile_step))
+    if len(patch) == 2:
+        tiles *= shape[1]
+    return tiles * 2 ** len(axes) * math.prod(patch)
 
 
 def _autocast(device: torch.device, bfloat16: bool) -> torch.autocast:
@@ -245,7 +277,7 @@ def _scatter(
 
 
 def _mirrored(
-    network: torch.nn.Module,
+    network: Network,
     tiles: torch.Tensor,
     mirrors: Sequence[list[int]],
     batch_size: int,

@@ -198,6 +198,7 @@ def _convert(
         key = (tensor.data_ptr(), tuple(tensor.shape))
         if key not in converted:
             kind = dtype if tensor.is_floating_point() else tensor.dtype
-            converted[key] = tensor.detach().to("cpu", kind)
+            # A GPU's weights may lie channels-last.
+            converted[key] = tensor.detach().to("cpu", kind).contiguous()
         result[name] = converted[key]
     return result

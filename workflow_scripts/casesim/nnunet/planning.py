@@ -138,32 +138,19 @@ def plan(
     raw, preprocessed = Path(raw), Path(preprocessed)
     dataset = dataset_json(pool, channel_names, labels, regions_class_order)
     processes = max(1, min(processes, len(pool)))
-    with tempfile.TemporaryDirectory(prefix="plan-") as folder:
-        work_raw = Path(folder, "raw", DATASET)
-        work = Path(folder, "preprocessed", DATASET)
-        work_raw.mkdir(parents=True)
-        work.mkdir(parents=True)
-        absolute = {
-            case: {
-                "images": [str((raw / image).absolute()) for image in files["images"]],
-                "label": str((raw / files["label"]).absolute()),
-            }
-            for case, files in dataset["dataset"].items()
+    absolute = {
+        case: {
+            "images": [str((raw / image).absolute()) for image in files["images"]],
+            "label": str((raw / files["label"]).absolute()),
         }
-        write_json(work_raw / "dataset.json", dataset | {"dataset": absolute})
-        with environment(
-            nnUNet_raw=work_raw.parent,
-            nnUNet_preprocessed=work.parent,
-            # The planner takes this as a number of threads and refuses 0.
-            nnUNet_n_proc_DA=str(processes),
-        ):
-            _extract_fingerprint(len(pool), processes)
-            fingerprint = read_json(work / "dataset_fingerprint.json")
-            if own_plans is None:
-                check_target_spacing(nnunet_config.get("target_spacing"), fingerprint)
-                _planner(nnunet_config).plan_experiment()
+        for case, files in dataset["dataset"].items()
+    }
+    with _empty_folders(dataset | {"dataset": absolute}, processes) as work:
+        _extract_fingerprint(len(pool), processes)
+        fingerprint = read_json(work / "dataset_fingerprint.json")
         if own_plans is None:
-            plans = read_json(work / f"{PLANS}.json")
+            check_target_spacing(nnunet_config.get("target_spacing"), fingerprint)
+            plans = _make_plans(work, nnunet_config)
         else:
             plans = _taken_over(own_plans, fingerprint)
     if configuration not in plans["configurations"]:
@@ -177,6 +164,43 @@ def plan(
     write_json(preprocessed / "dataset.json", dataset)
     write_json(preprocessed / "dataset_fingerprint.json", fingerprint)
     write_json(preprocessed / f"{PLANS}.json", plans)
+
+
+def plans_for(
+    fingerprint: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    nnunet_config: Mapping[str, Any],
+) -> dict[str, Any]:
+    """nnU-Net's plans for a data set of which only the fingerprint is at hand.
+
+    `dataset` is the content of a dataset.json, `nnunet_config` as in `plan`.
+    """
+    with _empty_folders(dataset, processes=1) as work:
+        write_json(work / "dataset_fingerprint.json", fingerprint)
+        return _make_plans(work, nnunet_config)
+
+
+@contextmanager
+def _empty_folders(dataset: Mapping[str, Any], processes: int) -> Iterator[Path]:
+    """The folder of what is preprocessed, for a while, known to nnU-Net."""
+    with tempfile.TemporaryDirectory(prefix="plan-") as folder:
+        work_raw = Path(folder, "raw", DATASET)
+        work = Path(folder, "preprocessed", DATASET)
+        work_raw.mkdir(parents=True)
+        work.mkdir(parents=True)
+        write_json(work_raw / "dataset.json", dataset)
+        with environment(
+            nnUNet_raw=work_raw.parent,
+            nnUNet_preprocessed=work.parent,
+            # The planner takes this as a number of threads and refuses 0.
+            nnUNet_n_proc_DA=str(processes),
+        ):
+            yield work
+
+
+def _make_plans(work: Path, nnunet_config: Mapping[str, Any]) -> dict[str, Any]:
+    _planner(nnunet_config).plan_experiment()
+    return read_json(work / f"{PLANS}.json")
 
 
 def _extract_fingerprint(cases: int, processes: int) -> None:

@@ -32,7 +32,7 @@ class Batches(Dataset[dict[str, Any]]):
 
 
 def iterate(
-    batches: Batches, indices: range, workers: int, device: torch.device
+    batches: Dataset[dict[str, Any]], indices: range, workers: int, device: torch.device
 ) -> Iterator[dict[str, Any]]:
     """The batches in order, prepared by `workers` processes or, with 0, by this one.
 

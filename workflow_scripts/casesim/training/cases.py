@@ -30,13 +30,13 @@ class Cases(nnUNetBaseDataset):
             name: preprocessing.load_properties(stem)
             for name, stem in self._stems.items()
         }
-        size = sum(
+        self.nbytes = sum(
             math.prod(array.shape) * array.dtype.itemsize
             for stem in self._stems.values()
             for array in preprocessing.open_preprocessed(stem)
         )
         self._arrays: dict[str, tuple[Any, Any]] = {}
-        self.in_memory = size <= memory_mb * 1e6
+        self.in_memory = self.nbytes <= memory_mb * 1e6
         if self.in_memory:
             for name, stem in self._stems.items():
                 data, seg, _ = preprocessing.load_preprocessed(stem, with_seg=True)

@@ -36,10 +36,11 @@ def train(
     `cases` are preprocessed cases (paths without `.b2nd`) and `model` is the folder to
     write. `training` has all that the weights depend on beside the files:
     `configuration`, `schedule`, `seed` and `storage`; `settings` what they do not
-    depend on: `checkpoint_minutes` and `validate_every`. `gpu` is the number of GPUs
-    that the job has, `memory_mb` its memory, of which cases get half. For the rest, and
-    for what is raised, see `run.train`.
+    depend on: `checkpoint_minutes`, `validate_every` and `compile`. `gpu` is the number
+    of GPUs that the job has, `memory_mb` its memory, of which cases get half. For the
+    rest, and for what is raised, see `run.train`.
     """
+    from casesim.nnunet import compiling
     from casesim.processes import devices
     from casesim.training import run
 
@@ -55,6 +56,8 @@ def train(
             memory_mb=memory_mb / 2,
             checkpoint_minutes=settings["checkpoint_minutes"],
             validate_every=settings["validate_every"],
+            compile_network=settings.get("compile", False),
+            compiler_cache=compiling.cache_beside(model),
             **training,
         )
 

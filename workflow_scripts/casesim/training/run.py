@@ -5,14 +5,11 @@ epoch if need be, with the result that it would have had. Unlike nnU-Net's it ha
 validation, picture and best checkpoint in every epoch.
 """
 
-import fcntl
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,16 @@ import numpy as np
 import torch
 
 from casesim.errors import UserError
-from casesim.nnunet import checkpoints, planning
+from casesim.nnunet import checkpoints, compiling, planning
 from casesim.nnunet.files import PathLike, read_json
 from casesim.processes import stall
 from casesim.processes.stopping import Stop
-from casesim.processes.waiting import Wait
 from casesim.training.batches import TRAINING, VALIDATION, iterate
 from casesim.training.cases import Cases
+from casesim.training.device_batches import DeviceBatches
 from casesim.training.divergence import name_cases
+from casesim.training.draws import Draws, can_draw
+from casesim.training.exclusion import only_training_in
 from casesim.training.keeping import Keeper
 from casesim.training.progress import plot_progress
 from casesim.training.trainer import CaseTrainer
@@ -39,10 +38,12 @@ _VERSION = 1
 # With mixed precision a loss can overflow now and then; the gradient scaler skips the
 # step.
 _TOLERATED_OVERFLOWS = 10
+# They draw what is random, which takes a core 20 ms for a hundred samples.
+_DRAWING_PROCESSES = 3
+# Each look at a loss waits for the device.
+_LOSSES_AT_A_TIME = 50
 
-# For another training in the same folder; between two words about a long epoch.
-_LONGEST_WAIT = 24 * 3600.0
-_SECONDS_BETWEEN_LOOKS = 0.1
+# Between two words about a long epoch.
 _SECONDS_BETWEEN_WORDS = 300.0
 
 
@@ -62,6 +63,9 @@ def train(
     storage: str = "float32",
     memory_mb: float = 8000,
     workers: int | None = None,
+    precision: str = "float16",
+    compile_network: bool | str = False,
+    compiler_cache: PathLike | None = None,
 ) -> Path:
     """Train on `cases` and write a model folder; returns its final checkpoint.
 
@@ -73,6 +77,10 @@ def train(
     cases (0: none). `storage` float16 halves the stored model. Cases that need more
     than `memory_mb` are read from disk all the time. `workers` is the number of loading
     processes, by default what suits `threads` and the device.
+
+    On a GPU, `precision` is that of mixed precision, float16 or bfloat16, and
+    `compile_network` says whether the iteration is compiled: `auto` where the training
+    is long enough to earn it. What the compiler makes is kept in `compiler_cache`.
 
     Writes what `save_model` does, and progress.png. While the training runs,
     fold_all/checkpoint_latest.pth is what an interrupted one goes on from when it is
@@ -88,14 +96,14 @@ def train(
     """
     began = time.monotonic()
     device = torch.device(device)
+    if compiler_cache is not None:
+        compiling.use_compiler_cache(compiler_cache)
     if workers is None:
         workers = _suitable_workers(threads, device)
     torch.set_num_threads(max(1, threads - workers))
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
     latest = Path(out_folder, "fold_all", "checkpoint_latest.pth")
     latest.parent.mkdir(parents=True, exist_ok=True)
-    with _only_training_in(latest.parent):
+    with only_training_in(latest.parent):
         for remnant in latest.parent.glob(
             ".tmp-*"
         ):  # of a training killed while writing
@@ -115,6 +123,7 @@ def train(
                 schedule,
                 seed,
                 start_from,
+                precision,
             )
 
         final = latest.with_name("checkpoint_final.pth")
@@ -131,8 +140,17 @@ def train(
         weights = None
         if start_from is not None:
             weights = checkpoints.read_checkpoint(start_from)["network_weights"]
+        if compile_network == "auto":
+            iterations = schedule["epochs"] * schedule["iterations_per_epoch"]
+            compile_network = trainer.earns_compiling(iterations)
         try:
-            trainer.initialize(schedule, seed, weights)
+            trainer.initialize(
+                schedule,
+                seed,
+                weights,
+                precision,
+                "inductor" if compile_network else None,
+            )
         except ValueError as error:
             raise UserError(
                 f"The weights in {start_from} do not fit {plans} ({error}). Delete "
@@ -140,7 +158,7 @@ def train(
                 "plans."
             ) from None
 
-        run = _Run(trainer, data, seed, workers, validate_every)
+        run = _Run(trainer, data, seed, workers, validate_every, bool(compile_network))
         if latest.exists():
             run.resume(latest, fingerprint())
         print(
@@ -148,7 +166,7 @@ def train(
             f"{'in memory' if data.in_memory else 'on disk'}, {trainer.num_epochs} "
             f"epochs of {trainer.num_iterations_per_epoch} iterations, batches of "
             f"{trainer.batch_size}, {device}, {torch.get_num_threads()} threads, "
-            f"{workers} loading processes; ready after "
+            f"{run.workers} loading processes{run.remark()}; ready after "
             f"{time.monotonic() - began:.2f} s",
             flush=True,
         )
@@ -170,39 +188,6 @@ def train(
         return final
 
 
-@contextmanager
-def _only_training_in(folder: Path) -> Iterator[None]:
-    """Wait until no other training of this host writes to a folder; keep others out.
-
-    One whose run was killed may still be about to leave its checkpoint there. Where
-    folders cannot be locked (NFS), nothing is waited for.
-    """
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            wait = None
-            while not _locked(lock):
-                wait = wait or Wait(
-                    f"another training in {folder}",
-                    _LONGEST_WAIT,
-                    "It belongs to another run: wait for its end, or stop it.",
-                    lock=str(folder),
-                )
-                wait.look()
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _suitable_workers(threads: int, device: torch.device) -> int:
     """Loading processes beside the one that computes.
 
@@ -222,6 +207,7 @@ def _fingerprint(
     schedule: Mapping[str, Any],
     seed: int,
     start_from: PathLike | None,
+    precision: str,
 ) -> str:
     """Everything that the weights depend on, in one hexadecimal number."""
     start = None
@@ -241,6 +227,7 @@ def _fingerprint(
         },
         "seed": seed,
         "start": start,
+        **({} if precision == "float16" else {"precision": precision}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -255,6 +242,7 @@ class _Run:
         seed: int,
         workers: int,
         validate_every: int,
+        compiled: bool,
     ) -> None:
         self.trainer = trainer
         self.cases = cases
@@ -263,8 +251,30 @@ class _Run:
         self.validate_every = validate_every
         self.iteration = 0
         self.losses: list[float] = []  # of the epoch under way
+        self._last_batch: dict[str, Any] = {}
+        self._waiting: list[Any] = []  # losses that are still on the device
+        self._compiled = compiled
+        self._made_on_device = self._can_make_on_device()
+        if self._made_on_device:
+            self.workers = min(workers, _DRAWING_PROCESSES)
         self.history: list[dict[str, Any]] = []  # one entry for each epoch done
         self._overflows = 0
+
+    def _can_make_on_device(self) -> bool:
+        trainer = self.trainer
+        return (
+            trainer.device.type == "cuda"
+            and DeviceBatches.fits(self.cases, trainer.device)
+            and can_draw(trainer.batches(self.cases, self.seed, TRAINING).loader)
+        )
+
+    def remark(self) -> str:
+        """What is special about how it computes, for the log."""
+        remarks = [
+            *([", compiled"] if self._compiled else []),
+            *([", batches made on the device"] if self._made_on_device else []),
+        ]
+        return "".join(remarks)
 
     def resume(self, path: Path, fingerprint: str) -> None:
         """Take up the state of a checkpoint, unless it is damaged or of something
@@ -281,7 +291,7 @@ class _Run:
             print(f"{path} cannot be used ({error}): starting anew")
             return
         self.trainer.network.load_state_dict(weights, strict=True)
-        self.trainer.optimizer.load_state_dict(optimizer)
+        self.trainer.load_optimizer(optimizer)
         if self.trainer.grad_scaler is not None and scaler is not None:
             self.trainer.grad_scaler.load_state_dict(scaler)
         self.iteration, self.losses, self.history = iteration, losses, history
@@ -295,7 +305,7 @@ class _Run:
             {
                 "fingerprint": fingerprint,
                 "network_weights": self.trainer.network.state_dict(),
-                "optimizer_state": self.trainer.optimizer.state_dict(),
+                "optimizer_state": self.trainer.optimizer_state(),
                 "grad_scaler_state": None if scaler is None else scaler.state_dict(),
                 "iteration": self.iteration,
                 "losses": self.losses,
@@ -314,23 +324,23 @@ class _Run:
         trainer = self.trainer
         length = trainer.num_iterations_per_epoch
         total = trainer.num_epochs * length
-        batches = trainer.batches(self.cases, self.seed, TRAINING)
         indices = range(self.iteration, total)
         stop = Stop()
-        trainer.lr_scheduler.step(self.iteration // length)
+        trainer.begin_epoch(self.iteration // length)
         trainer.network.train()
         saved = started = said = time.monotonic()
         with stop:
             # No name for the iterator: its processes end when it is dropped, which an
             # exception that remembers this frame would put off.
-            for batch in iterate(batches, indices, self.workers, trainer.device):
+            for batch in self._batches(indices):
                 self._step(batch)
                 stall.progress()
                 at_border = self.iteration % length == 0
                 if at_border:
+                    self._look_at_losses()
                     epoch = self.iteration // length
                     self._end_epoch(epoch - 1, time.monotonic() - started)
-                    trainer.lr_scheduler.step(epoch)
+                    trainer.begin_epoch(epoch)
                     started = said = time.monotonic()
                 elif time.monotonic() - said >= _SECONDS_BETWEEN_WORDS:
                     said = time.monotonic()
@@ -339,24 +349,51 @@ class _Run:
                 if checkpoint_minutes > 0:
                     due = time.monotonic() - saved >= 60 * checkpoint_minutes
                 if stop.signal or (due and self.iteration < total):
+                    self._look_at_losses()
                     self.save(path, fingerprint())
                     saved = time.monotonic()
                 if stop.signal:
                     print(f"stopped by signal {stop.signal}; run again to go on")
                     raise SystemExit(128 + stop.signal)
 
+    def _batches(self, indices: range) -> Iterator[dict[str, Any]]:
+        """The batches, made on the device where that can be done."""
+        trainer = self.trainer
+        batches = trainer.batches(self.cases, self.seed, TRAINING)
+        if self._made_on_device:
+            draws = Draws(batches.loader, self.seed, TRAINING)
+            drawn = iterate(draws, indices, self.workers, trainer.device)
+            return trainer.device_batches(self.cases, batches).make(drawn)
+        return iterate(batches, indices, self.workers, trainer.device)
+
     def _step(self, batch: dict[str, Any]) -> None:
-        loss = float(self.trainer.train_step(batch)["loss"])
-        tolerated = 0 if self.trainer.grad_scaler is None else _TOLERATED_OVERFLOWS
-        self._overflows = 0 if math.isfinite(loss) else self._overflows + 1
-        if self._overflows > tolerated:
-            raise UserError(
-                f"The loss is {loss} in iteration {self.iteration}: the training has "
-                f"diverged. {name_cases(batch)} Set a lower initial_lr (it is "
-                f"{self.trainer.initial_lr}), unless a case is to blame."
-            )
-        self.losses.append(loss)
+        self._waiting.append(self.trainer.train_step(batch)["loss"])
+        self._last_batch = batch
         self.iteration += 1
+        on_device = isinstance(self._waiting[0], torch.Tensor)
+        if not on_device or len(self._waiting) >= _LOSSES_AT_A_TIME:
+            self._look_at_losses()
+
+    def _look_at_losses(self) -> None:
+        """Fetch losses from the device, and end a training that diverges."""
+        tolerated = 0 if self.trainer.grad_scaler is None else _TOLERATED_OVERFLOWS
+        values = self._waiting
+        if values and isinstance(values[0], torch.Tensor):
+            values = torch.stack(values).tolist()
+        self._waiting = []
+        for number, value in enumerate(values, start=self.iteration - len(values)):
+            loss = float(value)
+            self._overflows = 0 if math.isfinite(loss) else self._overflows + 1
+            if self._overflows > tolerated:
+                # Of a loss that is looked at late, the batch is no longer at hand.
+                is_last = number == self.iteration - 1
+                about = f" {name_cases(self._last_batch)}" if is_last else ""
+                raise UserError(
+                    f"The loss is {loss} in iteration {number}: the training has "
+                    f"diverged.{about} Set a lower initial_lr (it is "
+                    f"{self.trainer.initial_lr}), unless a case is to blame."
+                )
+            self.losses.append(loss)
 
     def _end_epoch(self, epoch: int, seconds: float) -> None:
         trainer = self.trainer

@@ -7,10 +7,12 @@ those of `nnUNetTrainer`. What differs:
 * A training can start from *all* weights of another one, segmentation head included;
   nnU-Net's `-pretrained_weights` drops the head without saying so.
 * It writes no file by itself: `run` does.
+* On a GPU an iteration is `step.Step`'s.
 
 Importing this module imports nnU-Net's trainer, which takes seconds.
 """
 
+import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,11 +21,19 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from casesim.nnunet import checkpoints, planning
 from casesim.training.batches import TRAINING, WEIGHTS, Batches, seed_all
 from casesim.training.cases import Cases
+from casesim.training.device_batches import DeviceBatches
+from casesim.training.step import Step, fused_sgd
+
+# A compiled iteration saves about 5 ns for each voxel of the batch, and a training
+# spends about 10 s on compiling, the first one of a run more: see
+# docs/benchmarks/training.md.
+_VOXELS_THAT_EARN_COMPILING = 2e9
 
 
 class CaseTrainer(nnUNetTrainer):
@@ -52,6 +62,7 @@ class CaseTrainer(nnUNetTrainer):
                 dataset_json,
                 device,
             )
+        self._step: Step | None = None
 
     def print_to_log_file(
         self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True
@@ -64,12 +75,18 @@ class CaseTrainer(nnUNetTrainer):
         return False
 
     def initialize(
-        self, schedule: Mapping[str, Any], seed: int, weights: Mapping[str, Any] | None
+        self,
+        schedule: Mapping[str, Any],
+        seed: int,
+        weights: Mapping[str, Any] | None,
+        precision: str = "float16",
+        compiler: str | None = None,
     ) -> None:
         """Build network, optimiser and loss.
 
         The network starts from `weights`, every one of them, or from nnU-Net's
-        initialisation with the seed. Raises ValueError when `weights` do not fit.
+        initialisation with the seed. `precision` and `compiler` are those of `Step`; a
+        CPU has no use for them. Raises ValueError when `weights` do not fit.
         """
         self.num_epochs = schedule["epochs"]
         self.num_iterations_per_epoch = schedule["iterations_per_epoch"]
@@ -90,9 +107,47 @@ class CaseTrainer(nnUNetTrainer):
             except RuntimeError as error:
                 raise ValueError(str(error)) from None
         self.network.to(self.device)
-        self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self.loss = self._build_loss()
+        if self.device.type == "cuda":
+            self.optimizer = fused_sgd(
+                self.network.parameters(), self.initial_lr, self.weight_decay
+            )
+            self._step = Step(
+                self.network,
+                self.loss,
+                self.optimizer,
+                self.grad_scaler,
+                self.device,
+                precision,
+                compiler,
+            )
+            self.lr_scheduler = PolyLRScheduler(
+                self.optimizer, self.initial_lr, self.num_epochs
+            )
+        else:
+            self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self.was_initialized = True
+
+    def earns_compiling(self, iterations: int) -> bool:
+        """Whether so many iterations save more than compiling takes, on a GPU."""
+        if self.device.type != "cuda":
+            return False
+        configuration = self.configuration_manager
+        voxels = math.prod(configuration.patch_size) * configuration.batch_size
+        return iterations * voxels >= _VOXELS_THAT_EARN_COMPILING
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the learning rate of an epoch, counted from 0."""
+        self.lr_scheduler.step(epoch)
+        if self._step is not None:
+            self._step.take_up_lr()
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One iteration; on a GPU the `loss` is a tensor there, not waited for."""
+        if self._step is None:
+            outcome: dict[str, Any] = super().train_step(batch)
+            return outcome
+        return {"loss": self._step(batch)}
 
     def batches(self, cases: Cases, seed: int, stream: int) -> Batches:
         """nnU-Net's sampling and augmentation (`nnUNetTrainer.get_dataloaders`)."""
@@ -135,6 +190,38 @@ class CaseTrainer(nnUNetTrainer):
             transforms=transforms,
         )
         return Batches(loader, seed, stream)
+
+    def device_batches(self, cases: Cases, batches: Batches) -> DeviceBatches:
+        """What makes the same batches on the trainer's device; see `draws.can_draw`."""
+        use_mask = self.configuration_manager.use_mask_for_norm
+        return DeviceBatches(
+            cases,
+            batches.loader,
+            self.label_manager.foreground_labels,
+            [channel for channel, use in enumerate(use_mask) if use],
+            self._get_deep_supervision_scales(),
+            self.device,
+        )
+
+    def load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Take up an optimiser's state, wherever it was written."""
+        ours = [dict(group) for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(dict(state))
+        for group, before in zip(self.optimizer.param_groups, ours, strict=True):
+            group["fused"], group["foreach"] = before["fused"], before["foreach"]
+        for weight, of_weight in self.optimizer.state.items():
+            # Laid out as the weight is, which the fused optimiser wants.
+            buffer = of_weight.get("momentum_buffer")
+            if buffer is not None:
+                buffer = torch.empty_like(weight).copy_(buffer)
+                of_weight["momentum_buffer"] = buffer
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimiser's state, in plain numbers and tensors."""
+        state: dict[str, Any] = self.optimizer.state_dict()
+        for group in state["param_groups"]:
+            group["lr"] = float(group["lr"])
+        return state
 
     def pseudo_dice(self, batches: Iterable[dict[str, Any]]) -> list[float]:
         """nnU-Net's pseudo-Dice: voxels of random patches pooled, a value per label.

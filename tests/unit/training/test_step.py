@@ -1,0 +1,102 @@
+"""Our iteration against nnU-Net's, on the CPU: what a GPU adds is the recording."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from unit.conftest import TinyCohort
+from unit.training.trainings import SCHEDULE
+
+from casesim.nnunet.files import read_json
+from casesim.training import step
+from casesim.training.batches import TRAINING, iterate
+from casesim.training.cases import Cases
+from casesim.training.trainer import CaseTrainer
+
+CPU = torch.device("cpu")
+NUMBER = 4
+
+
+@pytest.fixture
+def trainer(tiny_cohort: TinyCohort) -> CaseTrainer:
+    built = CaseTrainer(
+        read_json(tiny_cohort.plans), "2d", "all", read_json(tiny_cohort.dataset), CPU
+    )
+    built.initialize(SCHEDULE, 0, None)
+    return built
+
+
+def _batches(trainer: CaseTrainer, cohort: TinyCohort) -> list[dict[str, Any]]:
+    batches = trainer.batches(Cases(cohort.stems, 1000), 0, TRAINING)
+    return list(iterate(batches, range(NUMBER), 0, CPU))
+
+
+def _ours(trainer: CaseTrainer, **options: Any) -> tuple[step.Step, torch.nn.Module]:
+    network = copy.deepcopy(trainer.network)
+    optimizer = step.fused_sgd(
+        network.parameters(), trainer.initial_lr, trainer.weight_decay
+    )
+    made = step.Step(network, trainer.loss, optimizer, None, CPU, **options)
+    return made, network
+
+
+@pytest.mark.parametrize("compiler", [None, "aot_eager"])
+def test_losses_and_weights_are_nnunets(
+    tiny_cohort: TinyCohort, trainer: CaseTrainer, compiler: str | None
+) -> None:
+    batches = _batches(trainer, tiny_cohort)
+    ours, network = _ours(trainer, compiler=compiler)
+    losses = [float(ours(batch)) for batch in batches]
+    expected = [float(trainer.train_step(batch)["loss"]) for batch in batches]
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert expected[0] != pytest.approx(expected[-1], rel=1e-3)
+    for (name, weight), (_, other) in zip(
+        network.named_parameters(), trainer.network.named_parameters(), strict=True
+    ):
+        assert torch.allclose(weight, other, rtol=1e-3, atol=1e-4), name
+
+
+def test_the_whole_iteration_is_one_graph(
+    tiny_cohort: TinyCohort, trainer: CaseTrainer
+) -> None:
+    batch = _batches(trainer, tiny_cohort)[0]
+    whole = step.NetworkWithLoss(trainer.network, trainer.loss)
+    explained = torch._dynamo.explain(whole)(batch["data"], batch["target"])
+    assert explained.graph_break_count == 0, explained.break_reasons
+    assert explained.graph_count == 1
+
+
+def test_an_optimiser_is_taken_up_from_another_device(
+    tiny_cohort: TinyCohort, trainer: CaseTrainer
+) -> None:
+    for batch in _batches(trainer, tiny_cohort)[:2]:
+        trainer.train_step(batch)
+    state = copy.deepcopy(trainer.optimizer_state())
+    # As on a GPU: the fused optimiser, and weights in another layout.
+    form: Any = {"memory_format": torch.channels_last}
+    trainer.network.to(**form)
+    before = trainer.optimizer
+    trainer.optimizer = step.fused_sgd(
+        trainer.network.parameters(), trainer.initial_lr, trainer.weight_decay
+    )
+    trainer.load_optimizer(state)
+    assert trainer.optimizer.param_groups[0]["fused"]
+    assert len(trainer.optimizer.state) == len(before.state) > 10
+    for weight, of_weight in trainer.optimizer.state.items():
+        buffer = of_weight["momentum_buffer"]
+        assert buffer.stride() == weight.stride()
+        assert torch.equal(buffer, before.state[weight]["momentum_buffer"])
+    trainer.train_step(_batches(trainer, tiny_cohort)[2])
+
+
+def test_the_learning_rate_is_where_a_recorded_iteration_reads_it(
+    trainer: CaseTrainer,
+) -> None:
+    ours, _ = _ours(trainer)
+    place = ours._optimizer.param_groups[0]["lr"]
+    assert float(place) == pytest.approx(trainer.initial_lr)
+    ours._optimizer.param_groups[0]["lr"] = 0.25
+    ours.take_up_lr()
+    assert ours._optimizer.param_groups[0]["lr"] is place
+    assert float(place) == 0.25
