@@ -75,7 +75,7 @@ def test_as_a_module_of_another_workflow(tmp_path: Path, hosted: bool) -> None:
     assert counts["similarity_all"] == 1
 
     case = "study/results/nnunet/raw/Dataset001_Cohort/labelsTr/phantom_001.nii.gz"
-    snakemake(case)
+    snakemake(case, "study/results/cohort.tsv")
     table = pd.read_csv(folder / "study/results/cohort.tsv", sep="\t", index_col=0)
     assert table.label["phantom_001"] == case
     assert (folder / case).is_file()
