@@ -125,9 +125,10 @@ def test_the_similarity_classifier(tmp_path: Path) -> None:
     assert counts["segment_held_out"] == 8
     assert counts["segment_adaptive"] == 4
     assert counts["validate_adaptive"] == counts["new_cases"] == 1
-    # No earlier rule runs a fine-tuned model on a case that is not in the pool, and
-    # only the removal of the worst cluster is asked for, not what comes of it.
-    assert counts["predict"] == 8 * 8 + 8
+    # No earlier rule runs a fine-tuned model outside the pool, only the
+    # base on those that judge; and only the removal of the worst cluster is asked for,
+    # not what comes of it.
+    assert counts["predict"] == 8 * 8 + (8 + 8)
     assert "retrain" not in counts
 
 
