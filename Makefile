@@ -28,7 +28,7 @@ explore: setup
 
 test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest --numprocesses auto --maxprocesses 4 \
-	  --dist loadgroup --no-loadscope-reorder
+	  --dist loadscope --no-loadscope-reorder
 
 # Hours: what `make test` takes a sample of. Figures go to docs/reliability.md.
 reliability: setup

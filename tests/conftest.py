@@ -4,38 +4,57 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from unit.processes.hosts import short_folder
 
 from workflow.conftest import SMALL, Checkout, succeeded
 
-# What takes long and is shared by tests of several files, the longest first.
-SHARED = ("cluster", "finished")
+TESTS = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several workers test, those of one costly fixture go to the same one.
+def share(file: str) -> str:
+    """What the tests of a file have in common with those of others, else the file.
 
-    Other tests go by file. What takes longest begins first, so that the workers end
-    together.
+    A SLURM cluster has its ports, and Snakemake locks the folder that it works in.
     """
+    path = TESTS.parent / file
+    if path.parent == TESTS / "slurm":
+        return "slurm"
+    if "finished: Checkout" in path.read_text(encoding="utf-8"):
+        return "finished"
+    return file
 
-    def group(item: pytest.Item) -> str:
-        used = getattr(item, "fixturenames", ())
-        return next((name for name in SHARED if name in used), str(item.path))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that several workers end together."""
+    order = ("slurm", "finished")
 
     def rank(item: pytest.Item) -> int:
-        name = group(item)
-        if name in SHARED:
-            return SHARED.index(name)
-        return len(SHARED) + ("unit" in item.path.parts)
+        shared = share(str(item.path))
+        return (
+            order.index(shared) if shared in order else 2 + ("unit" in item.path.parts)
+        )
 
     items.sort(key=rank)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share something go to one worker.
+
+    By hand: with pytest 9.2, the groups of pytest-xdist 3.8 have no effect.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return share(nodeid.split("::")[0])
+
+    return Scheduling(config, log)
 
 
 def _survive(number: int, frame: FrameType | None) -> None:
