@@ -58,6 +58,8 @@ def test_nothing_that_was_finished_is_done_again(
     assert counts["predict_label_free"] == 7 * 5 + 2 * 2 + 1
     assert counts["import_case"] == 2
     assert counts["import_new_case"] == 1
+    # What is new has been checked.
+    assert counts["check_cohort"] == 1
 
 
 def test_a_new_case_needs_no_label(study: tuple[Checkout, dict[str, int]]) -> None:

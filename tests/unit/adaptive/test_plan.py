@@ -89,6 +89,8 @@ def test_finetuning_for_a_new_case_is_a_target() -> None:
     targets = list(plan(adaptive={"finetune": [new]}).targets())
     assert f"adaptive/label_maps/finetuned_for_case/{new}.nii.gz" in targets
     assert list(plan().targets()) == [
+        "cohort.tsv",
+        "config.yaml",
         "adaptive/table.tsv",
         "adaptive/validation.png",
         "adaptive/new.html",

@@ -173,7 +173,8 @@ class Plan:
         """What a person looks at, below `results`."""
         if not self.enabled:
             return
-        yield "adaptive/table.tsv"
+        # With no other stage to do, nothing else asks for a check of what is new.
+        yield from ("cohort.tsv", "config.yaml", "adaptive/table.tsv")
         if self.held_out:
             yield "adaptive/validation.png"
         if self.new:
