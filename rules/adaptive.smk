@@ -4,40 +4,6 @@
 # label that is held out can change nothing but what judges (docs/adaptive.md).
 # On a cluster a case's cells are one submission, since a new case comes by itself.
 
-from casesim.adaptive.plan import CONTINUED, FOR_CASE, Plan
-
-ADAPTIVE = Plan(STUDY)
-try:
-    ADAPTIVE.check()
-except UserError as error:
-    raise WorkflowError(str(error)) from None
-
-os.environ.update(
-    CASESIM_LABEL_FREE=str(
-        CHECKOUT / "workflow_scripts/adaptive/predict_label_free.py"
-    ),
-    CASESIM_SEGMENT=str(CHECKOUT / "workflow_scripts/adaptive/segment_adaptive.py"),
-)
-ADAPTIVE_MODEL = "|".join(
-    [r"base|finetuned/[^/]+", FOR_CASE, *(f"{kind}/seed\\d+" for kind in CONTINUED)]
-)
-ALONE = "results/adaptive"
-
-
-def any_of(cases):
-    """Constraint of a wildcard to some cases."""
-    return "|".join(map(re.escape, cases)) or "(?!)"
-
-
-def case_group(kind):
-    """The submission of a case's cells; no groups where nothing is submitted."""
-    return (lambda w: ADAPTIVE.group(w.case, kind)) if STUDY.cells.are_grouped else None
-
-
-def of_candidates(pattern, case):
-    """A file of each model that a selection chooses from, of one case."""
-    return expand(f"{ALONE}/{pattern}", adaptive_model=ADAPTIVE.candidates, case=case)
-
 
 rule predict_label_free:
     """Segment a case with one model, and note what can be said without a label."""
@@ -222,7 +188,7 @@ rule segment_adaptive:
         runtime="1h",
     params:
         options=STUDY.predict_options,
-        folder="results/predictions",
+        folder=lambda w, output: str(Path(output[0]).parents[1]),
     shell:
         'python -S -E "$CASESIM_SEGMENT" ensembles --case {wildcards.case:q}'
         " --weights {input.weights:q} --models results/models --data {input.data:q}"
@@ -237,9 +203,6 @@ use rule segment_adaptive as segment_calibration with:
         "logs/segment_calibration/{case}.log",
     wildcard_constraints:
         case=any_of(ADAPTIVE.calibration),
-    params:
-        options=STUDY.predict_options,
-        folder=f"{ALONE}/ensembles",
 
 
 # All ensembles that are compared, in one pass over the models.
@@ -253,9 +216,6 @@ use rule segment_adaptive as segment_held_out with:
         "logs/segment_held_out/{case}.log",
     wildcard_constraints:
         case=any_of(ADAPTIVE.held_out),
-    params:
-        options=STUDY.predict_options,
-        folder=f"{ALONE}/ensembles",
 
 
 rule continue_base:

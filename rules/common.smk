@@ -59,6 +59,14 @@ def list_scores(model, cases):
     return [f"results/scores/{model}/{case}.json" for case in cases]
 
 
+def list_pool(corrected):
+    """The preprocessed pool; some cases of it with their corrected label maps."""
+    folders = {
+        case: CORRECTED if case in corrected else CASES_2D_OR_3D for case in COHORT.pool
+    }
+    return [f"{folder}/{case}.b2nd" for case, folder in folders.items()]
+
+
 def tell_changes():
     """Say which of the user's files are not what they were at the last start."""
     changed = FINGERPRINTS.refresh(SOURCES + OWN_FILES)

@@ -161,11 +161,7 @@ use rule finetune as refit with:
 rule retrain:
     """The base model's schedule again, from scratch, on the cases that an arm keeps."""
     input:
-        cases=lambda w: [
-            f"{CORRECTED if case in STUDY.corrected(w.retrained) else CASES_2D_OR_3D}"
-            f"/{case}.b2nd"
-            for case in COHORT.pool
-        ],
+        cases=lambda w: list_pool(STUDY.corrected(w.retrained)),
         training_cases=lambda w: (
             f"results/pruning/{STUDY.retrained[w.retrained]['arm']}/training_cases.txt"
         ),

@@ -50,7 +50,7 @@ _counted: Counter[str] = Counter()
 
 @pytest.fixture
 def count() -> Counter[str]:
-    """What was tried in this session, by name."""
+    """What these tests have tried, by name."""
     return _counted
 
 

@@ -211,10 +211,10 @@ def test_names_and_paths_stay_in_their_folders(
         **{"labels": "a=1", "regions": "A=1"},
     }
     arguments = [word for key, text in given.items() for word in (f"--{key}", text)]
-    assert serving.parse_job("/work", arguments).score == Path("/work/s/c.json")
+    assert serving.parse_job("/study", arguments).score == Path("/study/s/c.json")
     arguments[arguments.index(f"--{name}") + 1] = value
     with pytest.raises(UserError, match="leaves its folder"):
-        serving.parse_job("/work", arguments)
+        serving.parse_job("/study", arguments)
     count["names and paths refused"] += 1
 
 

@@ -1,4 +1,4 @@
-"""The cluster of this session, and runs of the workflow on it."""
+"""The cluster of the tests, and runs of the workflow on it."""
 
 import os
 import subprocess
