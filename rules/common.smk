@@ -52,7 +52,7 @@ def load_study():
 
 def list_scores(model, cases):
     """The files of a model's cells."""
-    if workflow.remote_exec:
+    if workflow.remote_exec and workflow.execution_settings:
         # Snakemake does not tell a group's job to go on when one of its cells fails.
         # This is the first that such a job asks for after its settings are known.
         workflow.execution_settings.keep_going = True
