@@ -126,6 +126,8 @@ rule models:
     """Target: every model, trained."""
     input:
         "results/config.yaml",
+        # On a cluster, the base model's cells are one submission by this.
+        "results/scores/base.tsv",
         expand(
             "results/models/{model}/fold_all/checkpoint_final.pth", model=STUDY.models
         ),
@@ -136,6 +138,8 @@ rule matrix:
     """Target: the similarity matrix, its tree and its clusters."""
     input:
         "results/config.yaml",
+        # On a cluster, the base model's cells are one submission by this.
+        "results/scores/base.tsv",
         "results/similarity/heatmap.png",
         "results/similarity/dendrogram.png",
         "results/similarity/cases.tsv",

@@ -53,20 +53,21 @@ def test_cells_in_submissions(tmp_path: Path, pool: int, rows: int) -> None:
     checkout = ClusterCheckout(tmp_path, config(pool, rows))
     pretend_decathlon(tmp_path / DATA, pool)
     output = succeeded(checkout.run("matrix", "-n", "-p"))
-    assert job_counts(output)["predict"] == rows * pool
+    # The rows, and what the base model makes of each case.
+    assert job_counts(output)["predict"] == (rows + 1) * pool
     found = groups(output)
     cells = [jobs["predict"] for jobs in found.values()]
-    assert sum(cells) == rows * pool
+    assert sum(cells) == (rows + 1) * pool
     # Each has exactly one job that needs all its cells, and so holds it together.
     gatherers = {"collect_scores", "collect_part"}
     assert all(sum(jobs[g] for g in gatherers) == 1 for jobs in found.values())
     if pool == 100:
-        assert cells == [100] * 50
+        assert cells == [100] * 51
         assert len(found) <= 100
         assert "join_parts" not in output
     else:
-        assert sorted(cells) == [84] * 3 + [200] * 6
-        assert job_counts(output)["join_parts"] == rows
+        assert sorted(cells) == [84] * 4 + [200] * 8
+        assert job_counts(output)["join_parts"] == rows + 1
 
 
 def test_a_local_run_has_no_groups(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ DATA = "data/Task01_BrainTumour"
 COLUMNS = 6
 ROWS = 5
 BATCHES = 3
+MATRIX = "results/similarity/matrix.tsv"
 CONFIG: dict[str, Any] = {
     "cohort": {
         "source": "msd",
@@ -90,24 +91,25 @@ def test_batches_of_rows_make_the_matrix_and_do_nothing_twice(
     for number in range(1, BATCHES + 1):
         assert not checkout.path("results/similarity").exists()
         batch = f"similarity_matrix={number}/{BATCHES}"
-        succeeded(checkout.run("--batch", batch))
+        succeeded(checkout.run(MATRIX, "--batch", batch))
         sizes.append(len(rows(checkout)))
         # Rows are whole, and no model is made before its batch.
         assert rules(checkout)["finetune"] == sizes[-1]
         of_rows = [job for job in jobs(checkout) if job.startswith("predict finetuned")]
         assert len(of_rows) == sizes[-1] * COLUMNS
-        if number < BATCHES:
-            # What comes after the matrix is left to the last batch.
-            assert rules(checkout)["retrain"] == 0
     assert sizes == [2, 4, 5]
     assert rows(checkout) == set(train)
+    # What needs more than the matrix is left to a run without batches.
+    assert rules(checkout)["retrain"] == 0
+    succeeded(checkout.run())
     assert checkout.path("results/pruning/comparison.png").exists()
     assert set(jobs(checkout).values()) == {1}
     assert "Nothing to be done" in succeeded(checkout.run("-n"))
 
 
 def test_the_last_batch_waits_for_the_others(checkout: Checkout) -> None:
-    result = checkout.run("--batch", f"similarity_matrix={BATCHES}/{BATCHES}", "-n")
+    last = f"similarity_matrix={BATCHES}/{BATCHES}"
+    result = checkout.run(MATRIX, "--batch", last, "-n")
     assert result.returncode != 0
     assert "not all previous batches" in result.stdout
 
@@ -121,7 +123,8 @@ def test_rows_as_targets(checkout: Checkout) -> None:
     assert rules(checkout)["finetune"] == 2
 
     left = job_counts(succeeded(checkout.run("matrix", "-n", "--quiet", "rules")))
-    assert left["predict"] == (ROWS - 2) * COLUMNS
+    # The other rows, and what the base model makes of each case.
+    assert left["predict"] == (ROWS - 2 + 1) * COLUMNS
     assert left["finetune"] == ROWS - 2
     assert "train_base" not in left
     succeeded(checkout.run("matrix"))
@@ -159,6 +162,7 @@ def test_refits_that_are_asked_for_later_do_nothing_else_again(
         "predict": 2 * COLUMNS,
         "collect_scores": 2,
         "stability": 1,
+        "configuration": 1,
     }
     # The copies are the refit's own, and are dropped after it.
     assert not list(checkout.path("results").glob("augmented*/*/*"))

@@ -71,4 +71,4 @@ def test_all_problems_are_listed_and_nothing_is_trained(tmp_path: Path) -> None:
     assert not (errors.case == "case_4").any()
     assert errors.how_to_fix.str.len().gt(10).all()
     assert not checkout.path("results/models").exists()
-    assert not checkout.path("results/nnunet").exists()
+    assert not checkout.path("results/nnunet/preprocessed").exists()

@@ -65,8 +65,10 @@ RETRAININGS = (
     | each("collect_scores", RETRAINED)
     | cells(RETRAINED, [*POOL, HELD_OUT])
 )
-COMPARISON = {"compare", "removal_forest", "overlays", "summary"}
-AFTER_ROWS = MATRIX | TREE | EFFECTS | REMOVALS | RETRAININGS | COMPARISON
+COMPARISON = {"compare", "removal_forest", "overlays", "summary", "explorer"}
+EXPLORED = each("explore_case", [*POOL, HELD_OUT])
+CONFIG_KEPT = {"configuration"}
+AFTER_ROWS = MATRIX | TREE | EFFECTS | REMOVALS | RETRAININGS | COMPARISON | EXPLORED
 ALL = (
     CHECK
     | each("import_case", [*POOL, HELD_OUT])
@@ -74,7 +76,7 @@ ALL = (
     | BASE
     | ROWS
     | AFTER_ROWS
-    | {"cohort_gallery"}
+    | {"cohort_gallery", "channels"}
 )
 
 
@@ -112,7 +114,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     pretend_decathlon(folder / DATA, 6)
     for script in checkout.scripts():
         script.write_text(CLIENT if script.name == "predict.py" else SCRIPT)
-    assert Study(checkout).start() == ALL
+    assert Study(checkout).start() == ALL | CONFIG_KEPT
     return checkout
 
 
@@ -141,27 +143,30 @@ def of_held_out(case: str) -> Jobs:
     """What a held-out case makes necessary: nothing is trained, nothing decided."""
     models = ["base", *RETRAINED]
     again = CHECK | each("import_case", [case]) | each("preprocess_case", [case])
-    return again | cells(models, [case]) | each("collect_scores", models) | COMPARISON
+    again |= cells(models, [case]) | each("collect_scores", models)
+    return again | COMPARISON | {f"explore_case {case}"}
 
 
 def grown_rows(study: Study) -> Jobs:
     study.set("cohort", train_cases=POOL)
     added = "finetuned/BRATS_004"
     row = {f"augment_case {POOL[3]}", f"finetune {POOL[3]}", f"collect_scores {added}"}
-    return CHECK | row | cells([added], POOL) | AFTER_ROWS
+    return CHECK | row | cells([added], POOL) | AFTER_ROWS | CONFIG_KEPT
 
 
 def grown_pool(study: Study) -> Jobs:
     study.set("cohort", pool=[*POOL, SPARE])
     more = {f"import_case {SPARE}", f"preprocess_case {SPARE}"}
     more |= cells(["base", *FINETUNED, *RETRAINED], [SPARE])
+    more |= {f"explore_case {SPARE}"} | CONFIG_KEPT
     return (ALL - each("import_case", [*POOL, HELD_OUT])) | more
 
 
 def shrunk_pool(study: Study) -> Jobs:
     study.set("cohort", pool=POOL[:3])
     gone = {job for job in ALL if job.endswith(POOL[3])}
-    return ALL - each("import_case", [*POOL, HELD_OUT]) - gone
+    again = ALL - each("import_case", [*POOL, HELD_OUT]) - gone
+    return again | CONFIG_KEPT
 
 
 def label_of_the_pool(study: Study) -> Jobs:
@@ -181,7 +186,8 @@ def older_label_of_a_judge(study: Study) -> Jobs:
 
 def one_judge_more(study: Study) -> Jobs:
     study.set("cohort", held_out=[HELD_OUT, SPARE])
-    return of_held_out(SPARE)
+    # Each case has less room in a page of the same size.
+    return of_held_out(SPARE) | EXPLORED | CONFIG_KEPT
 
 
 def touched(study: Study) -> Jobs:
@@ -193,28 +199,28 @@ def touched(study: Study) -> Jobs:
 
 def base_epochs(study: Study) -> Jobs:
     study.set("training", base={"epochs": 31})
-    return BASE | ROWS | AFTER_ROWS
+    return BASE | ROWS | AFTER_ROWS | CONFIG_KEPT
 
 
 def finetune_epochs_and_a_judge(study: Study) -> Jobs:
     """Two changes at once, of which one must not hide the other."""
     study.set("training", finetune={"epochs": 7})
     correct(study.file("labelsTr", HELD_OUT))
-    return of_held_out(HELD_OUT) | ROWS | AFTER_ROWS
+    return of_held_out(HELD_OUT) | ROWS | AFTER_ROWS | CONFIG_KEPT
 
 
 def another_distance(study: Study) -> Jobs:
     study.set("similarity", distance="correlation")
-    return TREE | REMOVALS | RETRAININGS | COMPARISON
+    again = TREE | EFFECTS | REMOVALS | RETRAININGS | COMPARISON | EXPLORED
+    return again | CONFIG_KEPT
 
 
 def one_arm_more(study: Study) -> Jobs:
     study.set("pruning", random_arms=2)
     arm = "retrained/random_2"
     new = {"choose_removals random_2", "retrain random_2", f"collect_scores {arm}"}
-    return (
-        new | cells([arm], [*POOL, HELD_OUT]) | COMPARISON - {"overlays"} | {"overlays"}
-    )
+    new |= cells([arm], [*POOL, HELD_OUT])
+    return new | COMPARISON | EXPLORED | CONFIG_KEPT
 
 
 @pytest.mark.parametrize(
