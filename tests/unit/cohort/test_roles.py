@@ -163,6 +163,7 @@ def test_new_cases_are_checked_and_imported_without_a_label(tmp_path: Path) -> N
             )
         label = np.zeros((6, 5, 4), np.uint8)
         label[number, 1:4, 1:4] = 1
+        label[number, 2, 2] = 2
         if name in "abc":
             nib.save(
                 nib.Nifti1Image(label, np.eye(4)), root / f"labelsTr/{name}.nii.gz"
