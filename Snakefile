@@ -19,6 +19,7 @@ include: "rules/pruning.smk"
 include: "rules/evidence.smk"
 include: "rules/adaptive_common.smk"
 include: "rules/adaptive.smk"
+include: "rules/adaptive_controls.smk"
 include: "rules/report.smk"
 include: "rules/explorer.smk"
 
