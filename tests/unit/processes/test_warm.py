@@ -253,7 +253,7 @@ def test_job_that_stands_still_says_where_and_ends(host: Host) -> None:
 
 
 def test_job_that_logs_nothing_is_waited_for_with_words(host: Host) -> None:
-    host.environment["CASESIM_STALL_SECONDS"] = "16"
+    host.environment["CASESIM_STALL_SECONDS"] = "12"
     job = host.start("hold")
     wait_until(lambda: "Nothing was logged" in host.log())
     (host.folder / "go").touch()

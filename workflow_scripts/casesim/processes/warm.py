@@ -35,7 +35,7 @@ COMMAND = (sys.executable, "-P", "-m", "casesim.processes.warm_server")
 # Of this job, not of the one that started the warm process.
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "TMPDIR")
 
-_LOOK_SECONDS = min(300.0, stall.SECONDS / 2)
+_LOOK_SECONDS = min(300.0, stall.SECONDS / 4)
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
