@@ -115,6 +115,7 @@ rule fit_similarity:
         region=config["adaptive"]["region"],
         seed=STUDY.seed,
         calibration=ADAPTIVE.calibration,
+        patients=COHORT.scans_of_patients(COHORT.calibration),
         phantom=STUDY.import_options["phantom"],
         seed_of_cohort=config["cohort"]["seed"],
     script:
@@ -259,6 +260,7 @@ rule new_cases:
     params:
         new=ADAPTIVE.new,
         calibration=ADAPTIVE.calibration,
+        patients=COHORT.scans_of_patients(COHORT.calibration),
         train=COHORT.train,
         labels=STUDY.foreground,
         region=config["adaptive"]["region"],

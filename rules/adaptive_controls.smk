@@ -100,6 +100,7 @@ rule calibrate_outlook:
         "../envs/analysis.yaml"
     params:
         cases=ADAPTIVE.calibration,
+        patients=COHORT.scans_of_patients(COHORT.calibration),
         region=config["adaptive"]["region"],
         level=config["adaptive"]["level"],
     script:

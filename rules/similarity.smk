@@ -40,6 +40,7 @@ rule cluster:
     params:
         similarity=config["similarity"],
         clusters=config["clusters"],
+        patients=COHORT.scans_of_patients(COHORT.pool),
     script:
         "../workflow_scripts/similarity/cluster.py"
 
@@ -128,6 +129,7 @@ rule case_effects:
         train=COHORT.train,
         pool=COHORT.pool,
         labels=STUDY.foreground,
+        patients=COHORT.scans_of_patients(COHORT.pool),
         regions=config["regions"],
         region=config["similarity"]["region"],
     script:
@@ -158,6 +160,7 @@ rule stability:
     params:
         similarity=config["similarity"],
         clusters=config["clusters"],
+        patients=COHORT.scans_of_patients(COHORT.pool),
         refitted=STUDY.refitted,
         test=COHORT.pool,
     script:

@@ -25,7 +25,7 @@ def main() -> None:
             params.region,
         )
         table.write_json(
-            outlook.as_record(outlook.learn(cases, params.level)),
+            outlook.as_record(outlook.learn(cases, params.level, params.patients)),
             snakemake.output.outlook,
         )
 

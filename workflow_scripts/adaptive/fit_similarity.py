@@ -30,6 +30,7 @@ def main() -> None:
                 params.calibration, params.phantom, params.seed_of_cohort
             ),
             snakemake.threads,
+            patients=params.patients,
         )
         fitting.save(fitted.fits, snakemake.output.fit)
         table.write(fitted.out_of_fold, snakemake.output.out_of_fold)

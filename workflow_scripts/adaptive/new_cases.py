@@ -30,6 +30,7 @@ def main() -> None:
             outlook.from_record(json.loads(Path(files.outlook).read_text())),
             params.top,
             label_maps,
+            params.patients,
         )
         pictures = new_cases.Files(
             dict(zip(new, files.images, strict=True)),

@@ -45,9 +45,12 @@ def main() -> None:
             ),
             by_base,
             regions,
+            patients=snakemake.params.patients,
         )
         table = review(
-            case_effects(read_matrix(snakemake.input.matrix)),
+            case_effects(
+                read_matrix(snakemake.input.matrix), snakemake.params.patients
+            ),
             classify(found, sorted(train), read_channels(snakemake.input.channels)),
             read_clusters(snakemake.input.clusters),
             pd.DataFrame(

@@ -21,6 +21,7 @@ def main() -> None:
             number=options["number"],
             min_size=options["min_size"],
             max_removed_share=options["max_removed_share"],
+            patients=snakemake.params.patients,
         )
         print(result.summary["statement"])
         for table, path in (

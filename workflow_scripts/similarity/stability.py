@@ -39,6 +39,7 @@ def main() -> None:
             read_clusters(snakemake.input.clusters),
             read_refits(),
             metric=snakemake.params.similarity["distance"],
+            patients=snakemake.params.patients,
             **snakemake.params.clusters,
         )
         print(result.summary["statement"])

@@ -21,6 +21,10 @@ def test_novelty_by_hand() -> None:
     # What is unknown counts as the mean, which is 0.5 from its nearest neighbour.
     assert labelling.novelty(known, pd.Series({"x": math.nan, "constant": 1})) == 0
     assert math.isnan(labelling.novelty(known[:2], known.iloc[0]))
+    # The first two are one patient: nearest of others are 3, 2, 2 and 3 apart.
+    known.index = pd.Index([*"abcd"])
+    case = pd.Series({"x": 8.5, "constant": 5.0})
+    assert labelling.novelty(known, case, {"a": "a", "b": "a"}) == 0.5
 
 
 def test_profiles_have_a_row_for_each_case() -> None:

@@ -36,6 +36,11 @@ def test_learnt_by_hand() -> None:
     assert outlook.learn(cases, 0.75).quantile == pytest.approx(2)
     assert outlook.learn(cases, 0.76).quantile == math.inf
     assert found.dice == (0.6, 0.6, 0.7)
+    # Two patients, the second with errors 0 and 2: 1/3 and 1/6 each, the rest beyond.
+    patients = {"1": "p", "2": "p"}
+    cases.index = cases.index.map(str)
+    assert outlook.learn(cases, 0.6, patients).quantile == pytest.approx(2)
+    assert outlook.learn(cases, 0.7, patients).quantile == math.inf
     predicted = outlook.predict(outlook.learn(cases, 0.75), 0.5, 0.05)
     assert predicted == pytest.approx((0.6, 0.5, 0.7))
     assert outlook.predict(outlook.learn(cases, 0.75), 0.95, 0.05) == pytest.approx(

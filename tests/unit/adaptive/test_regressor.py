@@ -141,3 +141,27 @@ def test_intervals_of_a_new_level_nest(learnt: tuple) -> None:
     limits = predict(endless, new)
     assert (limits["low"] == 0).all()
     assert (limits["high"] == 1).all()
+
+
+def test_the_same_patient_is_never_on_both_sides() -> None:
+    """Every case twice, with its Dice: known at once, unless it is known as one."""
+    once = cells(24)
+    generator = np.random.default_rng(5)
+    noise = dict(
+        zip(sorted(set(once["case"])), generator.normal(0, 0.1, 24), strict=True)
+    )
+    once = once.assign(dice=once["dice"] + once["case"].map(noise))
+    twice = pd.concat([once, once.assign(case=once["case"] + "_2")], ignore_index=True)
+    patients = {case: case.removesuffix("_2") for case in set(twice["case"])}
+    leaky, honest = (
+        fit(twice, BASE_DICE, 0.9, trees=20, patients=known)
+        for known in (None, patients)
+    )
+    errors = [
+        float((found["predicted_dice"] - found["dice"]).abs().mean())
+        for _, found in (leaky, honest)
+    ]
+    assert errors[0] < 0.8 * errors[1]
+    assert leaky[0].quantiles["base"] < honest[0].quantiles["base"]
+    folds = honest[1].groupby(honest[1]["case"].map(patients))["fold"].nunique()
+    assert (folds == 1).all()

@@ -199,7 +199,7 @@ def until_selection(job: Job) -> None:
         },
         {
             **{"level": 0.8, "region": "mean", "seed": 0, "calibration": calibration},
-            **{"phantom": None, "seed_of_cohort": 0},
+            **{"phantom": None, "seed_of_cohort": 0, "patients": {}},
         },
     )
     for case, role in ROLES.items():
@@ -249,7 +249,7 @@ def validate(job: Job) -> dict[str, Any]:
             "scores": of_case(job, "method_scores", calibration),
         },
         {"outlook": job.path("outlook.json")},
-        {"cases": calibration, "region": "mean", "level": 0.8},
+        {"cases": calibration, "region": "mean", "level": 0.8, "patients": {}},
     )
     full = overlap.score_table([overlap_record(BASE, case) for case in held_out])
     overlap.write_table(full, job.path("full.tsv"))
@@ -392,7 +392,13 @@ def test_new_cases_are_told_about_without_any_label(job: Job) -> None:
             "page": job.path("new.html"),
         },
         {
-            **{"new": new, "calibration": calibration, "train": TRAIN, "top": 2},
+            **{
+                "new": new,
+                "calibration": calibration,
+                "train": TRAIN,
+                "top": 2,
+                "patients": {},
+            },
             **{"labels": LABELS, "region": "mean", "level": 0.8, "channel": "FLAIR"},
         },
     )

@@ -108,6 +108,8 @@ def test_row_means() -> None:
     assert others[:3].to_list() == pytest.approx([0.4, 0.2, 0.3])
     assert math.isnan(others[3])
     assert others[4:].to_list() == [0.5, 0.5]
+    others = table.row_means_without_own(scores, {"a": "a", "c": "a"})
+    assert others[:3].to_list() == pytest.approx([0.4, 0.2, 0.4])
 
 
 def test_design_is_relative_to_the_column() -> None:

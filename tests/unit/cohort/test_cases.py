@@ -51,3 +51,13 @@ def test_defects_are_planted_but_controls_are_none(
     phantoms = {**PHANTOM, "defects": defects, "controls": controls}
     cohort = load_cohort(config("phantom", train_cases=2, phantom=phantoms))
     assert cohort.has_planted_defects is planted
+
+
+def test_several_scans_of_a_patient(tmp_path: Path) -> None:
+    """A patient may be called as another's case is: cases are called by cases."""
+    cohort = load_cohort(config("msd", msd_folder(tmp_path, [*"abcd"]), pool=4))
+    patients = {"a": "p", "b": "a", "c": "p", "d": "d"}
+    cases = tuple(replace(case, patient=patients[case.id]) for case in cohort.cases)
+    cohort = replace(cohort, cases=cases)
+    assert cohort.scans_of_patients([*"dcba"]) == {"a": "a", "c": "a"}
+    assert cohort.scans_of_patients([*"abd"]) == {}

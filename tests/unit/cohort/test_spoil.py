@@ -158,6 +158,7 @@ def test_who_gets_what_depends_on_ids_and_seed_alone() -> None:
         *("swapped_labels", "swapped_labels"),
     ]
     assert partner("a", [*"abc"], 0) == partner("a", [*"cba"], 0) != "a"
+    assert partner("a", [*"abc"], 0, {"a": "p", "b": "p"}) == "c"
 
 
 def test_texts_are_read_back() -> None:

@@ -151,6 +151,8 @@ class Run:
                 "case": self.tests,
                 "role": ["pool"] * len(self.pool) + ["held_out"] * len(self.held_out),
                 "train_case": [case in self.train for case in self.tests],
+                # The held-out cases are two scans of one patient.
+                "patient": [*self.pool, *["somebody"] * len(self.held_out)],
             }
         )
         self.cohort.to_csv(self.results / "cohort.tsv", sep="\t", index=False)

@@ -41,6 +41,7 @@ def test_scores_of_the_models_that_saw_all_cases(run: Run) -> None:
                 expected = table[model, region, case]
                 np.testing.assert_allclose(found[m, r, c], expected, 1e-6)
     assert study["held_out"] == ["held_1", "held_2"]
+    assert study["patients"] == dict.fromkeys(study["held_out"], "somebody")
 
 
 def test_the_digest_is_that_of_the_clustered_matrix(run: Run) -> None:

@@ -44,6 +44,7 @@ def test_the_three_scripts_hand_on_their_files(
         params={
             "similarity": {"region": "mean", "distance": "euclidean"},
             "clusters": {"number": "auto", "min_size": 2, "max_removed_share": 0.3},
+            "patients": {},
         },
         log=log,
     )

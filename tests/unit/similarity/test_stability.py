@@ -282,6 +282,7 @@ def test_the_script_reads_the_refits_of_its_region(
         params=SimpleNamespace(
             similarity={"region": "WT", "distance": "euclidean"},
             clusters={"number": 2, "min_size": 2, "max_removed_share": 0.3},
+            patients={},
             refitted=refitted,
             test=CASES,
         ),

@@ -22,6 +22,7 @@ def table(
     learnt: outlook.Outlook,
     top: int,
     segmentations: Mapping[str, str],
+    patients: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """One row for each new case: `new.tsv`.
 
@@ -32,6 +33,7 @@ def table(
         learnt: how the ensemble's Dice is predicted.
         top: train cases to name.
         segmentations: file by case.
+        patients: of calibration cases, as in `matrix.own_cells`.
 
     Returns:
         `COLUMNS`, by case id: predicted Dice of the segmentation with its interval,
@@ -45,7 +47,7 @@ def table(
     rows = []
     for case, ranked in sorted(selections.items()):
         predicted, low, high = outlook.predict(learnt, *outlook.weighted(ranked))
-        novelty = labelling.novelty(known, asked.T[case])
+        novelty = labelling.novelty(known, asked.T[case], patients)
         heard = selection.members(ranked)
         confidence = ranked.set_index("model")["confidence"].astype(float)
         rows.append(

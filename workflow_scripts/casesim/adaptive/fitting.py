@@ -38,6 +38,7 @@ def fit_all(
     kinds: Mapping[str, str],
     threads: int = 1,
     trees: int | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Fitted:
     """Fit one regressor for each region.
 
@@ -51,6 +52,7 @@ def fit_all(
             kind is predicted once without the others of its kind.
         threads: to fit with.
         trees: in a forest; `regressor.TREES` by default.
+        patients: as for `regressor.fit`.
     """
     table = features.merge(scores[[*KEYS, "dice"]], on=list(KEYS), validate="1:1")
     trees = trees or regressor.TREES
@@ -62,11 +64,19 @@ def fit_all(
             zip(of_base["case"], of_base["dice"].astype(float), strict=True)
         )
         fits[region], predicted = regressor.fit(
-            rows, base_dice, level, seed, trees, threads
+            rows, base_dice, level, seed, trees, threads, patients
         )
         out.append(predicted)
         summary[str(region)] = _judge(
-            fits[region], rows, predicted, base_dice, seed, kinds, trees, threads
+            fits[region],
+            rows,
+            predicted,
+            base_dice,
+            seed,
+            kinds,
+            trees,
+            threads,
+            patients,
         )
     return Fitted(fits, pd.concat(out, ignore_index=True), summary)
 
@@ -80,6 +90,7 @@ def _judge(
     kinds: Mapping[str, str],
     trees: int,
     threads: int,
+    patients: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """What the calibration cases themselves say of the predictions."""
     found: dict[str, Any] = {
@@ -101,7 +112,9 @@ def _judge(
     for name, group in groups.items():
         if group.isna().any() or group.nunique() < 2:
             continue
-        other = regressor.out_of_fold(rows, base_dice, group, seed, trees, threads)
+        other = regressor.out_of_fold(
+            rows, base_dice, group, seed, trees, threads, patients
+        )
         error = other["predicted_dice"] - other["dice"]
         base = other[other["model"] == BASE].set_index("case")
         found[name] = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from casesim.adaptive.table import BASE, FEATURES
 from casesim.inference.overlap import MEAN
+from casesim.similarity.matrix import own_cells
 
 
 def profiles(features: pd.DataFrame) -> pd.DataFrame:
@@ -22,9 +25,13 @@ def profiles(features: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(confidence_median=every.median(), confidence_sd=every.std())
 
 
-def novelty(calibration: pd.DataFrame, case: pd.Series) -> float:
+def novelty(
+    calibration: pd.DataFrame,
+    case: pd.Series,
+    patients: Mapping[str, str] | None = None,
+) -> float:
     """How far out a case lies: the share of calibration cases that have a nearer
-    nearest neighbour among the (other) calibration cases.
+    nearest neighbour among the calibration cases (of other patients).
 
     Distances are Euclidean over columns in units of the calibration cases' standard
     deviation; what is undefined counts as the mean, constant columns do not count.
@@ -32,6 +39,7 @@ def novelty(calibration: pd.DataFrame, case: pd.Series) -> float:
     Args:
         calibration: from `profiles`, without the case.
         case: a row of the same columns.
+        patients: as in `matrix.own_cells`.
 
     Returns:
         0 to 1; NaN with fewer than three calibration cases.
@@ -43,7 +51,8 @@ def novelty(calibration: pd.DataFrame, case: pd.Series) -> float:
     known = ((calibration - mean) / sd)[used].fillna(0).to_numpy(dtype=float)
     asked = ((case - mean) / sd)[used].fillna(0).to_numpy(dtype=float)
     apart = np.linalg.norm(known[:, None] - known[None], axis=2)
-    np.fill_diagonal(apart, np.inf)
+    cases = list(map(str, calibration.index))
+    apart[own_cells(cases, cases, patients)] = np.inf
     nearest = np.linalg.norm(known - asked, axis=1).min()
     return float((apart.min(axis=1) < nearest).mean())
 

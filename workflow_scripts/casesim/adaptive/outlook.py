@@ -16,6 +16,7 @@ import pandas as pd
 
 from casesim.adaptive import conformal
 from casesim.adaptive.baselines import ADAPTIVE
+from casesim.adaptive.table import patients_of
 
 # The share of calibration cases that a case may be farther out than.
 ODD = 0.95
@@ -73,18 +74,22 @@ def of_cases(
     )
 
 
-def learn(cases: pd.DataFrame, level: float) -> Outlook:
+def learn(
+    cases: pd.DataFrame, level: float, patients: Mapping[str, str] | None = None
+) -> Outlook:
     """From calibration cases: `predicted`, `spread` (from `weighted`) and `dice`, the
     ensemble's, one row a case; undefined ones are left out.
 
-    One error a case: with n of them, plain split conformal prediction.
+    One error a case: with n of them, plain split conformal prediction. `patients` says
+    which cases are of one patient; the others are patients of their own.
     """
     known = cases.dropna(subset=["predicted", "dice"])
     if known.empty:
         return Outlook(np.nan, np.inf, ())
     offset = float((known["dice"] - known["predicted"]).median())
     error = (known["dice"] - known["predicted"] - offset).abs() / known["spread"]
-    quantile = conformal.quantile(error, pd.Series(known.index, known.index), level)
+    patient = patients_of(pd.Series(known.index, known.index), patients)
+    quantile = conformal.quantile(error, patient, level)
     return Outlook(offset, quantile, tuple(sorted(map(float, known["dice"]))))
 
 

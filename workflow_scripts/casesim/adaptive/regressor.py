@@ -21,6 +21,7 @@ from casesim.adaptive import conformal
 from casesim.adaptive.table import (
     BASE,
     design,
+    patients_of,
     row_means,
     row_means_without_own,
 )
@@ -71,6 +72,7 @@ def fit(
     seed: int = 0,
     trees: int = TREES,
     threads: int = 1,
+    patients: Mapping[str, str] | None = None,
 ) -> tuple[Fit, pd.DataFrame]:
     """Learn from the calibration cases, one region.
 
@@ -82,11 +84,13 @@ def fit(
         seed: of forests and folds.
         trees: number of trees.
         threads: to fit them with; the result is the same for any number.
+        patients: of calibration cases, where several are of one; the others are
+            patients of their own.
 
     Returns:
         What was learnt; and out-of-fold predictions as `predict` gives them, with
         `dice` and `fold`: each case by a forest, row means and errors that know
-        nothing of it. Without a forest they hold the confidence alone.
+        nothing of its patient. Without a forest they hold the confidence alone.
     """
     table = table.sort_values(["case", "model"]).reset_index(drop=True)
     known = table["dice"].notna()
@@ -104,14 +108,15 @@ def fit(
     if n_cases < MIN_CALIBRATION:
         learnt = Fit(forest=None, quantiles={}, **content)  # type: ignore[arg-type]
         return learnt, predict(learnt, table).assign(dice=table["dice"], fold=-1)
-    predicted = out_of_fold(table, base_dice, table["case"], seed, trees, threads)
-    quantiles = _quantiles(predicted, level)
-    forest = _forest(table, table, base_dice, seed, trees, threads)
+    patient = patients_of(table["case"], patients)
+    predicted = out_of_fold(table, base_dice, patient, seed, trees, threads, patients)
+    quantiles = _quantiles(predicted, patient, level)
+    forest = _forest(table, table, base_dice, seed, trees, threads, patients)
     learnt = Fit(forest=forest, quantiles=quantiles, **content)  # type: ignore[arg-type]
-    # The interval of a case comes from the errors of all others.
+    # The interval of a patient comes from the errors of all others.
     limits = [
-        _limits(rows, _quantiles(predicted[predicted["case"] != case], level))
-        for case, rows in predicted.groupby("case")
+        _limits(rows, _quantiles(predicted[patient != own], patient, level))
+        for own, rows in predicted.groupby(patient)
     ]
     return learnt, pd.concat(limits).sort_index()
 
@@ -123,15 +128,17 @@ def out_of_fold(
     seed: int,
     trees: int = TREES,
     threads: int = 1,
+    patients: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Predictions of each row by a forest that was fitted without its group.
 
-    Grouped by case this is what `fit` uses; grouped by model it asks about a model that
-    no calibration cell is known of, grouped by kind of case about another kind.
+    Grouped by patient this is what `fit` uses; grouped by model it asks about a model
+    that no calibration cell is known of, grouped by kind of case about another kind.
 
     Args:
         table: as for `fit`.
         groups: of each row.
+        patients: as for `fit`.
 
     Returns:
         `model, case, region, predicted_dice, spread, confidence, dice, fold`, in the
@@ -142,7 +149,7 @@ def out_of_fold(
     parts = []
     for fold, (inside, outside) in enumerate(folds.split(table, groups=groups)):
         learnt, asked = table.iloc[inside], table.iloc[outside]
-        forest = _forest(table, learnt, base_dice, seed, trees, threads)
+        forest = _forest(table, learnt, base_dice, seed, trees, threads, patients)
         seen = _seen(table, asked, asked["model"].map(row_means(learnt)), base_dice)
         predicted, spread = _predict(forest, seen)
         parts.append(
@@ -198,10 +205,11 @@ def _forest(
     seed: int,
     trees: int,
     threads: int,
+    patients: Mapping[str, str] | None,
 ) -> ExtraTreesRegressor:
-    """Fit to the rows `learnt` of the table; a row's mean leaves its own case out."""
+    """Fit to the rows `learnt` of the table; a row's mean leaves its patient out."""
     known = learnt[learnt["dice"].notna()]
-    seen = _seen(table, known, row_means_without_own(known), base_dice)
+    seen = _seen(table, known, row_means_without_own(known, patients), base_dice)
     forest = ExtraTreesRegressor(
         trees, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=threads
     )
@@ -224,13 +232,15 @@ def _kind(models: pd.Series) -> pd.Series:
     )
 
 
-def _quantiles(predicted: pd.DataFrame, level: float) -> dict[str, float]:
+def _quantiles(
+    predicted: pd.DataFrame, patient: pd.Series, level: float
+) -> dict[str, float]:
     """The base model's errors are not those of models of one case: each by its own."""
     error = (predicted["dice"] - predicted["predicted_dice"]).abs()
     score = error / predicted["spread"]
     kinds = _kind(predicted["model"])
     return {
-        str(kind): conformal.quantile(score[kinds == kind], rows["case"], level)
+        str(kind): conformal.quantile(score[kinds == kind], patient[rows.index], level)
         for kind, rows in predicted.groupby(kinds)
     }
 

@@ -214,13 +214,22 @@ def row_means(scores: pd.DataFrame) -> pd.Series:
     return scores.groupby("model")["dice"].mean()
 
 
-def row_means_without_own(scores: pd.DataFrame) -> pd.Series:
-    """For each row of `scores`, one region: the model's mean Dice over the *other*
-    cases. NaN where there is none. Index and order of `scores`."""
+def patients_of(cases: pd.Series, patients: Mapping[str, str] | None) -> pd.Series:
+    """The patient of each case; one that `patients` does not name is its own."""
+    named = dict(patients or {})
+    return cases.map(lambda case: named.get(case, case))
+
+
+def row_means_without_own(
+    scores: pd.DataFrame, patients: Mapping[str, str] | None = None
+) -> pd.Series:
+    """For each row of `scores`, one region: the model's mean Dice over the cases of
+    *other* patients. NaN where there is none. Index and order of `scores`."""
     dice = scores["dice"].astype(float)
     of_model = dice.groupby(scores["model"])
-    others = of_model.transform("sum") - dice.fillna(0)
-    number = of_model.transform("count") - dice.notna()
+    own = dice.groupby([scores["model"], patients_of(scores["case"], patients)])
+    others = of_model.transform("sum") - own.transform("sum")
+    number = of_model.transform("count") - own.transform("count")
     return others / number.where(number > 0)
 
 

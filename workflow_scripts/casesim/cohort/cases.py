@@ -1,6 +1,6 @@
 """What a case and a cohort are: files, roles, channels and labels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -136,6 +136,18 @@ class Cohort:
     def patients(self) -> dict[str, str]:
         """The patient of each case."""
         return {case.id: case.patient or case.id for case in self.cases}
+
+    def scans_of_patients(self, cases: Iterable[str]) -> dict[str, str]:
+        """Who is who among cases that share a patient with another of `cases`.
+
+        Each is given the id of the patient's first case: patients may be called as
+        cases of others are. Empty where each case is of a patient of its own.
+        """
+        scans: dict[str, list[str]] = {}
+        for case in sorted(cases):
+            scans.setdefault(self.patients[case], []).append(case)
+        several = [group for group in scans.values() if len(group) > 1]
+        return {case: group[0] for group in several for case in group}
 
     @property
     def has_planted_defects(self) -> bool:

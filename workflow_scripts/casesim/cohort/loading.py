@@ -62,7 +62,7 @@ def load_cohort(config: Mapping[str, Any]) -> Cohort:
         set(selection.train) - set(planted),
         config["seed"],
     )
-    others = _labels_of_others(spoilt, selection.pool, usable, config)
+    others = _labels_of_others(spoilt, selection.pool, usable, config, patients)
     roles = dict.fromkeys(selection.pool, "pool")
     roles |= dict.fromkeys(selection.held_out, "held_out")
     roles |= dict.fromkeys(selection.calibration, "calibration")
@@ -106,6 +106,7 @@ def _labels_of_others(
     pool: Sequence[str],
     usable: Sequence[Candidate],
     config: Mapping[str, Any],
+    patients: Mapping[str, str],
 ) -> dict[str, str]:
     """The label file that takes the place of the own one, by case."""
     wanted = [case for case, text in spoilt.items() if text == "other_patient"]
@@ -115,7 +116,9 @@ def _labels_of_others(
             "use cohort.phantom.defects.other_patient."
         )
     labels = {candidate.id: candidate.label for candidate in usable}
-    chosen = {case: spoil.partner(case, pool, config["seed"]) for case in wanted}
+    chosen = {
+        case: spoil.partner(case, pool, config["seed"], patients) for case in wanted
+    }
     return {case: label for case, o in chosen.items() if (label := labels[o])}
 
 

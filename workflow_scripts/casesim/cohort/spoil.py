@@ -142,16 +142,25 @@ def assignments(
     return {case: spoilt.as_text() for case, spoilt in chosen.items()}
 
 
-def partner(case: str, pool: Iterable[str], seed: int) -> str:
+def partner(
+    case: str,
+    pool: Iterable[str],
+    seed: int,
+    patients: Mapping[str, str] | None = None,
+) -> str:
     """The pool case whose label map `other_patient` puts in the place of the own one.
 
+    It is of another patient: a case that `patients` does not name is its own.
+
     Raises:
-        UserError: there is no other case.
+        UserError: there is no such case.
     """
-    others = sorted(set(pool) - {case})
+    patient_of = patients or {}
+    own = patient_of.get(case, case)
+    others = sorted(other for other in set(pool) if patient_of.get(other, other) != own)
     if not others:
         raise UserError(
-            "cohort.spoil.other_patient needs a second case in the pool. Raise "
+            "cohort.spoil.other_patient needs a second patient in the pool. Raise "
             "cohort.pool."
         )
     return min(others, key=lambda other: _digest(seed, f"{case}/{other}", "partner"))

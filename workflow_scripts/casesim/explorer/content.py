@@ -132,6 +132,12 @@ def scores(
     return _packed(wide.reindex(index))
 
 
+def _scans_of_patients(cohort: pd.DataFrame) -> dict[str, str]:
+    """Patient of the cases that share one with another case."""
+    several = cohort[cohort["patient"].duplicated(keep=False)]
+    return dict(zip(several["case"], several["patient"], strict=True))
+
+
 def study(
     files: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -189,6 +195,7 @@ def study(
         "cases": cases,
         "review": budget.review_first(review),
         "tests": tests,
+        "patients": _scans_of_patients(cohort),
         "held_out": cohort.loc[cohort["role"] == "held_out", "case"].tolist(),
         "models": [{"name": name, **m} for name, m in options["models"].items()],
         "scores": scores(files["scores"], list(options["models"]), tests, regions),

@@ -1,5 +1,6 @@
 """From the matrix to its clusters: all that the rule `cluster` writes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +39,13 @@ def cluster(
     max_removed_share: float = 0.3,
     bootstraps: int = 1000,
     seed: int = 0,
+    patients: Mapping[str, str] | None = None,
 ) -> Clustering:
     """Cluster the train cases and name the worst cluster.
 
     Rows are sorted by case id first, so that leaf i of the linkage is row i of the
-    `clusters` table.
+    `clusters` table. Row means leave the row's own patient out: `patients` is as in
+    `matrix.own_cells`.
 
     Returns:
         linkage: `left, right, distance, size`, as scipy's.
@@ -56,7 +59,7 @@ def cluster(
     matrix = matrix.sort_index()
     condensed = distances(matrix, metric)
     tree = upgma(condensed)
-    statistics = row_statistics(matrix)
+    statistics = row_statistics(matrix, patients)
     means = statistics["row_mean"].to_numpy()
     chosen = cut(tree, condensed, means, number, min_size, max_removed_share)
     order = leaf_order(tree)

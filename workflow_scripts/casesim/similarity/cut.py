@@ -76,7 +76,7 @@ def worst_cluster(
 
     Args:
         labels: cluster of each row.
-        row_means: mean Dice of each row, diagonal left out; NaN rows are left out.
+        row_means: mean Dice of each row, own patient left out; NaN rows are left out.
 
     Returns:
         The cluster's number (None where none may be removed), and the verdict.

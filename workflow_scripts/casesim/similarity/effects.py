@@ -1,12 +1,13 @@
 """What each train case does to others (row) and how hard it is itself (column)."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from casesim.similarity.matrix import row_statistics, without_diagonal
+from casesim.similarity.matrix import row_statistics, without_own_patient
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -71,11 +72,15 @@ def robust_z(values: FloatArray) -> FloatArray:
     return deviation / spread if spread > 0 else np.where(np.isnan(values), np.nan, 0.0)
 
 
-def case_effects(matrix: pd.DataFrame) -> pd.DataFrame:
+def case_effects(
+    matrix: pd.DataFrame, patients: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """What each train case does as donor (row) and as recipient (column).
 
-    Two-way fit by median polish on the matrix without its diagonal. What a low row, a
-    low column or both mean is said by `kinds`, which know more of a case than Dice.
+    Two-way fit by median polish on the matrix without the cells in which a model meets
+    its own patient (`matrix.own_cells`, which says what `patients` are). What a low
+    row, a low column or both mean is said by `kinds`, which know more of a case than
+    Dice.
 
     Returns:
         Ranked, the lowest donor effect first: `rank, case, donor_effect, donor_z,
@@ -83,7 +88,7 @@ def case_effects(matrix: pd.DataFrame) -> pd.DataFrame:
         how far its pattern departs from row plus column), `row_mean, row_max`.
     """
     matrix = matrix.sort_index()
-    others = without_diagonal(matrix)
+    others = without_own_patient(matrix, patients)
     _, donor, column, residual = median_polish(others.to_numpy(float))
     column_z = robust_z(column)
     position = {case: i for i, case in enumerate(matrix.columns)}
@@ -91,7 +96,7 @@ def case_effects(matrix: pd.DataFrame) -> pd.DataFrame:
     recipient = np.where(own < 0, np.nan, column[own])
     recipient_z = np.where(own < 0, np.nan, column_z[own])
     donor_z = robust_z(donor)
-    table = row_statistics(matrix).rename_axis("case").reset_index()
+    table = row_statistics(matrix, patients).rename_axis("case").reset_index()
     table = table.assign(
         donor_effect=donor,
         donor_z=donor_z,

@@ -1,13 +1,15 @@
-"""The similarity matrix as a table: from scores, from its file, without its diagonal.
+"""The similarity matrix as a table: from scores, from its file, without own patients.
 
 Row = the model fine-tuned on that train case (donor), column = the case it was
 evaluated on (recipient), value = Dice, NaN where Dice is undefined. Its columns are
 pool cases; held-out cases never enter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from casesim.errors import UserError
@@ -71,22 +73,52 @@ def read_text(path: Path | str) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
 
 
-def without_diagonal(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Copy `matrix` with NaN where a model meets its own train case.
+def own_cells(
+    train: Sequence[str], test: Sequence[str], patients: Mapping[str, str] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Where a model meets its own train case, or another scan of that patient.
 
-    A model's Dice on the case it was fine-tuned on says nothing about the others.
+    Args:
+        train: the train case of each row.
+        test: the case of each column.
+        patients: the patient of each case that is not alone; a case that is not named
+            is a patient of its own.
+
+    Returns:
+        (train, test).
     """
-    own = matrix.index.to_numpy()[:, None] == matrix.columns.to_numpy()[None, :]
-    return matrix.mask(own)
+    rows, columns = (
+        np.array([(patients or {}).get(case, case) for case in cases], dtype=object)
+        for cases in (train, test)
+    )
+    return np.asarray(rows[:, None] == columns[None, :], dtype=bool)
 
 
-def row_statistics(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Mean and maximum of each row, diagonal and NaN left out.
+def without_own_patient(
+    matrix: pd.DataFrame, patients: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Copy `matrix` with NaN in the cells of `own_cells`: the diagonal, and other scans
+    of the row's patient.
+
+    A model's Dice on the case it was fine-tuned on says nothing about the others, and
+    one on the next scan of the same patient hardly more.
+    """
+    return matrix.mask(own_cells(list(matrix.index), list(matrix.columns), patients))
+
+
+def row_statistics(
+    matrix: pd.DataFrame, patients: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Mean and maximum of each row, the row's own patient and NaN left out.
+
+    Args:
+        matrix: (train cases, pool cases), Dice.
+        patients: as in `own_cells`.
 
     Returns:
         Indexed by case, columns `row_mean` and `row_max`.
     """
-    others = without_diagonal(matrix)
+    others = without_own_patient(matrix, patients)
     return pd.DataFrame(
         {"row_mean": others.mean(axis=1), "row_max": others.max(axis=1)}
     )

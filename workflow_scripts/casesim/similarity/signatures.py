@@ -11,7 +11,8 @@ at from up to four sides:
 
 In the row, a label map that is too large makes a model that draws too large; in the
 other three, it makes everybody else look too small. All comparisons are robust (median
-and MAD), and a model's cell on its own train case is left out.
+and MAD), and a model's cells on its own train case, and on other scans of that patient,
+are left out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pandas as pd
 
 from casesim.inference.errors import Errors
 from casesim.similarity.effects import robust_z
+from casesim.similarity.matrix import own_cells
 
 Array = npt.NDArray[np.float64]
 
@@ -130,7 +132,7 @@ def from_row(values: Array, own: npt.NDArray[np.bool_]) -> Array:
 
     Args:
         values: (train cases, pool cases).
-        own: (train cases, pool cases), where a model meets its own train case.
+        own: (train cases, pool cases), from `matrix.own_cells`.
     """
     others = np.where(own, np.nan, values)
     return _median(others - _median(others, 0)[None, :], 1)
@@ -184,6 +186,7 @@ def signatures(
     base: Errors,
     regions: Mapping[str, Sequence[int]],
     out_of_fold: Errors | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Signatures:
     """Signatures of all cases, from all sides that there are.
 
@@ -193,11 +196,12 @@ def signatures(
         base: the base model by pool cases (1 model).
         regions: as in `measures`.
         out_of_fold: as `base`, each case by the model of its fold; None without folds.
+        patients: as in `matrix.own_cells`.
     """
     parts = []
     if errors is not None:
         train = [model.removeprefix("finetuned/") for model in errors.models]
-        own = np.array(train)[:, None] == np.array(errors.cases)[None, :]
+        own = own_cells(train, errors.cases, patients)
         for (measure, region), values in measures(errors, regions).items():
             row, column = from_row(values, own), from_column(values, own)
             parts.append(_part(train, "row", measure, region, row))

@@ -21,7 +21,7 @@ from scipy import stats
 from casesim.files import atomic_path
 from casesim.similarity.cut import cut
 from casesim.similarity.distances import distances
-from casesim.similarity.matrix import row_statistics
+from casesim.similarity.matrix import own_cells, row_statistics
 from casesim.similarity.tree import upgma
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,6 +60,7 @@ def worst_shares(
     max_removed_share: float = 0.3,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    patients: Mapping[str, str] | None = None,
 ) -> Shares:
     """Share of resamples in which each train case is in the worst cluster.
 
@@ -75,6 +76,7 @@ def worst_shares(
         metric, number, min_size, max_removed_share: as in `clustering.cluster`.
         resamples: how many.
         seed: of the draws.
+        patients: as in `matrix.own_cells`.
 
     Raises:
         ValueError: `refits` has other columns, or a row that the matrix has not.
@@ -88,7 +90,7 @@ def worst_shares(
         rows = matrix.index.get_indexer(refits.index)
         values[1, rows] = refits[matrix.columns].to_numpy(float)
         refitted[rows] = True
-    own = matrix.index.to_numpy()[:, None] == matrix.columns.to_numpy()[None, :]
+    own = own_cells(list(matrix.index), list(matrix.columns), patients)
     generator = np.random.default_rng(seed)
     counts = np.zeros(len(matrix))
     undecided = 0
@@ -244,6 +246,7 @@ def stability(
     refits: pd.DataFrame | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    patients: Mapping[str, str] | None = None,
     **clustered: Any,
 ) -> Stability:
     """How often each train case is in the worst cluster, and how well refits agree.
@@ -252,7 +255,7 @@ def stability(
         matrix: (train cases, pool cases), Dice.
         clusters: from `clustering.cluster` with the same matrix.
         refits: rows of the cases that were fine-tuned twice; None for none.
-        resamples, seed: as in `worst_shares`.
+        resamples, seed, patients: as in `worst_shares`.
         clustered: how the cases were clustered, as in `worst_shares`: `metric`,
             `number`, `min_size`, `max_removed_share`.
 
@@ -264,12 +267,14 @@ def stability(
     matrix = matrix.sort_index()
     again = pd.Series(dtype=float)
     if refits is not None:
-        again = row_statistics(refits)["row_mean"]
-    shares = worst_shares(matrix, refits, resamples=resamples, seed=seed, **clustered)
+        again = row_statistics(refits, patients)["row_mean"]
+    shares = worst_shares(
+        matrix, refits, resamples=resamples, seed=seed, patients=patients, **clustered
+    )
     table = pd.DataFrame(
         {
             "case": matrix.index,
-            "row_mean": row_statistics(matrix)["row_mean"].to_numpy(),
+            "row_mean": row_statistics(matrix, patients)["row_mean"].to_numpy(),
             "worst_share": shares.worst,
         }
     ).merge(clusters[["case", "cluster", "worst"]], on="case", validate="one_to_one")

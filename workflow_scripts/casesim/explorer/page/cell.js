@@ -98,7 +98,11 @@ Explorer.cell = (() => {
     const dice = scoreOf(model, region);
     const name = state.row ? `Model of ${state.row}` : "Base model";
     byId("cell-title").textContent = `${name} on ${state.column}: Dice ${digits(dice)}`;
-    const own = state.row === state.column ? " It was fine-tuned on copies of this very case." : "";
+    let own = "";
+    if (state.row === state.column) own = " It was fine-tuned on copies of this very case.";
+    else if (state.row && Explorer.samePatient(state.row, state.column)) {
+      own = " It was fine-tuned on another scan of this patient.";
+    }
     const kind = Explorer.study.held_out.includes(state.column) ? "A held-out case." : "";
     byId("cell-note").textContent = `Dice of ${Explorer.regionName(region)}.${own} ${kind}`.trim();
   }

@@ -45,14 +45,14 @@ Explorer.charts = (() => {
     names.forEach((name, i) => {
       const x = box.left + (i + 0.5) * pitch;
       if (Number.isNaN(dice[i])) return;
-      const colour = i === marked ? "#D00000" : name === own ? "#555555" : BLUE;
+      const colour = i === marked ? "#D00000" : Explorer.samePatient(name, own) ? "#555555" : BLUE;
       const rect = svg("rect", {
         x: x - bar / 2, width: bar, y: y(dice[i]), height: y(0) - y(dice[i]), fill: colour,
       });
       rect.addEventListener("click", () => open(name));
       chart.append(titled(rect, `${name}: ${digits(dice[i])}`));
     });
-    const others = names.map((name, i) => (name === own ? NaN : dice[i])).filter((d) => !Number.isNaN(d));
+    const others = names.map((name, i) => (Explorer.samePatient(name, own) ? NaN : dice[i])).filter((d) => !Number.isNaN(d));
     const mean = others.reduce((a, b) => a + b, 0) / others.length;
     if (others.length) {
       chart.append(svg("line", {

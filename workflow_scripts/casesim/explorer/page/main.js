@@ -6,6 +6,11 @@
   const WORDS = { mean: "all labels (mean)" };
 
   Explorer.regionName = (name) => WORDS[name] ?? Explorer.readable(name);
+  // A case and itself, or two scans of one patient: no independent judges of each other.
+  Explorer.samePatient = (one, other) => {
+    const { patients } = Explorer.study;
+    return one === other || (one in patients && patients[one] === patients[other]);
+  };
 
   Explorer.say = (text) => {
     const message = byId("message");
