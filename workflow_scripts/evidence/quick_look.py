@@ -25,16 +25,11 @@ def main() -> None:
             for path in snakemake.input.label_quality
         ]
 
-        def of_one_model(records: list[dict[str, object]]) -> errors.Errors:
-            # Each case has one model: its fold is of no concern here.
-            table = errors.error_table({**record, "model": ""} for record in records)
-            return errors.from_tables([table], list(labels)).select([""], pool)
-
         found = signatures(
             None,
-            of_one_model(cells),
+            errors.of_one_model(cells, list(labels), pool),
             positions(snakemake.params.regions, labels),
-            of_one_model(outside) if outside else None,
+            errors.of_one_model(outside, list(labels), pool) if outside else None,
         )
         dice = overlap.score_table(cells)
         dice = dice[dice["region"] == snakemake.params.region]

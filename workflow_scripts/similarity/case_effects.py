@@ -33,11 +33,11 @@ def main() -> None:
 
         rows = [errors.read_table(path) for path in snakemake.input.rows]
         cells = [overlap.read_record(path) for path in snakemake.input.base]
-        base = errors.error_table(cells)
+        outside = [read_json(path) for path in snakemake.input.label_quality]
         dice = overlap.score_table(cells)
         dice = dice[dice["region"] == snakemake.params.region]
         regions = positions(snakemake.params.regions, labels)
-        by_base = errors.from_tables([base], list(labels)).select(["base"], pool)
+        by_base = errors.of_one_model(cells, list(labels), pool)
         alone = signatures(None, by_base, regions)
         found = signatures(
             errors.from_tables(rows, list(labels)).select(
@@ -45,6 +45,7 @@ def main() -> None:
             ),
             by_base,
             regions,
+            errors.of_one_model(outside, list(labels), train) if outside else None,
             patients=snakemake.params.patients,
         )
         table = review(
@@ -59,10 +60,7 @@ def main() -> None:
                     "base_suspicion": classify(alone, sorted(train))["suspicion"],
                 }
             ).loc[sorted(train)],
-            {
-                record["case"]: record["label_quality"]
-                for record in map(read_json, snakemake.input.label_quality)
-            },
+            {record["case"]: record["label_quality"] for record in outside},
         )
         written = table.assign(worst=table["worst"].map({True: "true", False: "false"}))
         for content, path in (

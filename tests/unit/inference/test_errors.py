@@ -84,6 +84,14 @@ def test_cells_that_are_not_there_are_nan() -> None:
     assert np.isnan(found.fp[1, 0]).all()
 
 
+def test_each_case_by_the_model_of_its_fold() -> None:
+    cells = [record(f"folds/{i}", case, *maps(i)) for i, case in enumerate("ab")]
+    found = errors.of_one_model(cells, NAMES, ["b", "a"])
+    assert found.cases == ["b", "a"]
+    for place, cell in enumerate(reversed(cells)):
+        np.testing.assert_array_equal(found.confusion[0, place], cell["confusion"])
+
+
 def test_tables_with_other_labels_are_refused(tmp_path: Path) -> None:
     table = errors.error_table([record("A", "a", *maps(0))])
     with pytest.raises(UserError, match="'background as rest'"):

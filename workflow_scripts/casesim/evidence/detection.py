@@ -66,6 +66,7 @@ COSTS = {
     "base_signature": (),
     "channel": (),
     "cleanlab": ("folds",),
+    "signature": ("rows", "folds"),
     "combined": ("rows", "folds"),
 }
 

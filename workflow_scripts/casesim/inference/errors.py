@@ -118,6 +118,15 @@ def from_tables(tables: Iterable[pd.DataFrame], labels: Sequence[str]) -> Errors
     )
 
 
+def of_one_model(
+    records: Iterable[Mapping[str, Any]], labels: Sequence[str], cases: Sequence[str]
+) -> Errors:
+    """Records of these cases as those of one model, whatever model each is of: out of
+    fold, each case has another."""
+    table = error_table({**record, "model": ""} for record in records)
+    return from_tables([table], labels).select([""], cases)
+
+
 def read_table(path: Any) -> pd.DataFrame:
     """Read a table of `error_table`; names stay text, whatever they look like.
 
