@@ -57,6 +57,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: the worker that has the cluster mostly waits."""
+    return (os.cpu_count() or 1) + 1
+
+
 def _survive(number: int, frame: FrameType | None) -> None:
     """Like `SIG_IGN`, but what is started from here does not inherit it."""
 

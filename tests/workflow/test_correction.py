@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
     "training": {"base": ONCE, "finetune": ONCE},
     "augmentation": {"copies": 1},
     "clusters": {"max_removed_share": 0.5},
-    "pruning": {"arms": ["worst_cluster"], "random_arms": 1},
+    "pruning": {"arms": ["worst_cluster"], "random_arms": 0},
 }
 
 
