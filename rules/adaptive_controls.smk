@@ -169,6 +169,7 @@ rule validate_adaptive:
             caption="captions/validation.rst",
             labels={"figure": "Adaptive segmentation against its baselines (table)"},
         ),
+        cases=f"{ALONE}/validation_cases.tsv",
         summary=f"{ALONE}/validation.json",
         png=report(
             f"{ALONE}/validation.png",

@@ -1,7 +1,8 @@
 """The predictions and the adaptive segmentation, judged by held-out cases.
 
 Input: predictions, selections and Dice of held-out cases, by all models and methods.
-Output: a table of methods, all statistics as JSON, and a figure.
+Output: a table of methods, another of each method on each case, all statistics as
+JSON, and a figure.
 """
 
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ def main() -> None:
         content["level"] = params.level
         methods = judging.methods(cells)
         table.write(methods, snakemake.output.table)
+        table.write(judging.dice_of_methods(cells), snakemake.output.cases)
         table.write_json(content, snakemake.output.summary)
         adaptive.draw(
             judging.points(cells),

@@ -94,6 +94,18 @@ def test_splitting_cells_instead_of_cases_would_look_better_than_it_is() -> None
     assert error[1] < 0.75 * error[0]
 
 
+def test_a_model_without_a_record_is_not_taken_for_a_common_one() -> None:
+    """Two of eight models fail everywhere and know it: their row means say so, but not
+    when they are unknown."""
+    table = cells(20, n_models=8)
+    bad = table["model"].isin(["finetuned/t3", "finetuned/t6"])
+    for column in ("dice", "expected_dice"):
+        table[column] = table[column].where(~bad, table[column] / 4)
+    found = out_of_fold(table, BASE_DICE, table["model"], 0, TREES)
+    error = found["predicted_dice"] - found["dice"]
+    assert abs(error[bad].mean()) < 0.06
+
+
 def test_the_order_of_rows_and_the_number_of_threads_do_not_matter(
     learnt: tuple,
 ) -> None:

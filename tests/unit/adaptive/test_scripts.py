@@ -268,6 +268,7 @@ def validate(job: Job) -> dict[str, Any]:
         },
         {
             "table": job.path("validation.tsv"),
+            "cases": job.path("validation_cases.tsv"),
             "summary": job.path("validation.json"),
             "png": job.path("validation.png"),
             "svg": job.path("validation.svg"),
@@ -361,6 +362,10 @@ def test_what_held_out_cases_say(job: Job) -> None:
     mean = table[table["region"] == "mean"].set_index("method")["mean"]
     assert mean["adaptive"] > mean["base"] > mean["uniform_all"] - 0.1
     assert mean["oracle"] >= mean["pick"]
+    # The same, as the mean over cases and seeds of a table that has each of them.
+    each = read(job, "validation_cases.tsv").query("region == 'mean'")
+    by_method = each.groupby(["method", "case"])["dice"].mean().groupby("method").mean()
+    assert by_method.to_dict() == pytest.approx(mean.to_dict())
     assert set(found["contrasts"]["adaptive"]) >= {
         *("base", "best_row_mean", "uniform_all", "uniform_without_worst"),
         *("continued_full", "continued_kept", "nearest_by_image"),

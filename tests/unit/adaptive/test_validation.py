@@ -9,6 +9,8 @@ from scipy import stats
 
 from casesim.adaptive import validation
 
+LUCK = {0: 0.0, 1: 0.1, 2: -0.05}
+
 
 def rows(method: str, *dice: float, seed: int = 0) -> pd.DataFrame:
     cases = [f"h{i}" for i in range(len(dice))]
@@ -49,6 +51,33 @@ def test_training_noise_is_the_spread_between_seeds() -> None:
     assert noise.sd == pytest.approx(math.sqrt(0.005 / 2))
     assert noise.df == 2
     assert validation.training_noise(rows("once", 0.1, 0.9)) is None
+
+
+def test_what_all_methods_of_a_base_share_is_no_noise_between_them() -> None:
+    table = pd.concat(
+        [
+            *(rows("base", 0.5 + lot, 0.7 + lot, seed=s) for s, lot in LUCK.items()),
+            *(rows("adaptive", 0.6 + lot, seed=s) for s, lot in LUCK.items()),
+            *(rows("random_1", 0.9 * s, seed=s) for s in LUCK),
+            *(rows("oracle", 0.9 * s, seed=s) for s in LUCK),
+        ]
+    )
+    noise = validation.training_noise(table)
+    assert noise is not None
+    assert noise.sd == pytest.approx(0, abs=1e-12)
+    # Two methods, three seeds.
+    assert noise.df == 2
+    moved = pd.concat([table, rows("continued_full", 0.4)])
+    table.loc[(table["method"] == "adaptive") & (table["seed"] == 1), "dice"] += 0.04
+    table.loc[(table["method"] == "adaptive") & (table["seed"] == 2), "dice"] -= 0.04
+    noise = validation.training_noise(table)
+    assert noise is not None
+    # Half of each change is the seed's, half the method's: 4 x 0.02² with 2 degrees.
+    assert noise.sd == pytest.approx(math.sqrt(4 * 0.02**2 / 2))
+    # What was trained once adds nothing.
+    noise = validation.training_noise(moved)
+    assert noise is not None
+    assert (round(noise.sd, 9), noise.df) == (0, 2)
 
 
 def test_the_interval_knows_how_often_each_side_was_trained() -> None:

@@ -116,11 +116,14 @@ def _judge(
             rows, base_dice, group, seed, trees, threads, patients
         )
         error = other["predicted_dice"] - other["dice"]
-        base = other[other["model"] == BASE].set_index("case")
+        of_base = other["model"] == BASE
+        base = other[of_base].set_index("case")
         found[name] = {
             "groups": int(group.nunique()),
             "mae_of_cells": float(error.abs().mean()),
             "bias_of_cells": float(error.mean()),
+            "mae_of_finetuned": float(error[~of_base].abs().mean()),
+            "bias_of_finetuned": float(error[~of_base].mean()),
             "base": quality.of_predictions(
                 base["predicted_dice"], base["dice"], found["base_mean"]
             ),

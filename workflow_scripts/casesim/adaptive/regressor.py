@@ -111,7 +111,8 @@ def fit(
     patient = patients_of(table["case"], patients)
     predicted = out_of_fold(table, base_dice, patient, seed, trees, threads, patients)
     quantiles = _quantiles(predicted, patient, level)
-    forest = _forest(table, table, base_dice, seed, trees, threads, patients)
+    records = row_means_without_own(table, patients)
+    forest = _forest(table, table, records, base_dice, seed, trees, threads)
     learnt = Fit(forest=forest, quantiles=quantiles, **content)  # type: ignore[arg-type]
     # The interval of a patient comes from the errors of all others.
     limits = [
@@ -134,6 +135,8 @@ def out_of_fold(
 
     Grouped by patient this is what `fit` uses; grouped by model it asks about a model
     that no calibration cell is known of, grouped by kind of case about another kind.
+    Such a model has no row mean, so that the forest which is asked has learnt without
+    any: one that leans on row means would take an unknown model for a common one.
 
     Args:
         table: as for `fit`.
@@ -149,8 +152,12 @@ def out_of_fold(
     parts = []
     for fold, (inside, outside) in enumerate(folds.split(table, groups=groups)):
         learnt, asked = table.iloc[inside], table.iloc[outside]
-        forest = _forest(table, learnt, base_dice, seed, trees, threads, patients)
-        seen = _seen(table, asked, asked["model"].map(row_means(learnt)), base_dice)
+        means = row_means(learnt)
+        records = row_means_without_own(learnt, patients)
+        if not set(asked["model"]) <= set(means.index):
+            records[:] = np.nan
+        forest = _forest(table, learnt, records, base_dice, seed, trees, threads)
+        seen = _seen(table, asked, asked["model"].map(means), base_dice)
         predicted, spread = _predict(forest, seen)
         parts.append(
             asked[["model", "case", "region"]].assign(
@@ -201,15 +208,16 @@ def predict(learnt: Fit, features: pd.DataFrame) -> pd.DataFrame:
 def _forest(
     table: pd.DataFrame,
     learnt: pd.DataFrame,
+    records: pd.Series,
     base_dice: Mapping[str, float],
     seed: int,
     trees: int,
     threads: int,
-    patients: Mapping[str, str] | None,
 ) -> ExtraTreesRegressor:
-    """Fit to the rows `learnt` of the table; a row's mean leaves its patient out."""
+    """Fit to the rows `learnt` of the table that have a Dice; `records` are their row
+    means, each without its own patient."""
     known = learnt[learnt["dice"].notna()]
-    seen = _seen(table, known, row_means_without_own(known, patients), base_dice)
+    seen = _seen(table, known, records.loc[known.index], base_dice)
     forest = ExtraTreesRegressor(
         trees, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=threads
     )

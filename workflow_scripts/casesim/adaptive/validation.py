@@ -67,7 +67,11 @@ def training_noise(table: pd.DataFrame) -> TrainingNoise | None:
     """How much the mean Dice of one training differs from another of the same kind.
 
     From the methods that were trained with several seeds: the standard deviation of
-    their mean Dice over cases between seeds, pooled over methods.
+    their mean Dice over cases between seeds, pooled over methods. Where the base was
+    trained with several seeds, all that starts from it shares its luck, which is not
+    between two methods of one seed: what neither method nor seed explains is left (as
+    in `pruning.noise.training_noise`). What is drawn anew for each seed (random
+    ensembles) or needs the labels (the oracle) has no part in it.
 
     Args:
         table: `COLUMNS`, one region.
@@ -75,13 +79,24 @@ def training_noise(table: pd.DataFrame) -> TrainingNoise | None:
     Returns:
         None where no method was trained twice.
     """
-    squares, df = 0.0, 0
-    for _, rows in table.groupby("method"):
+    means: dict[str, pd.Series] = {}
+    for method, rows in table.groupby("method"):
         wide = rows.pivot(index="seed", columns="case", values="dice").dropna(axis=1)
-        if len(wide) > 1 and wide.shape[1] > 0:
-            means = wide.mean(axis=1).to_numpy(dtype=float)
-            squares += float(((means - means.mean()) ** 2).sum())
-            df += len(means) - 1
+        drawn = is_random(str(method)) or method == ORACLE
+        if len(wide) > 1 and wide.shape[1] > 0 and not drawn:
+            means[str(method)] = wide.mean(axis=1)
+    squares, df = 0.0, 0
+    seeds = means[BASE].index if BASE in means else pd.Index([])
+    paired = [m for m, values in means.items() if values.index.equals(seeds)]
+    if len(paired) > 1:
+        both = np.array([means.pop(method).to_numpy(dtype=float) for method in paired])
+        of_seed = both.mean(axis=0)
+        of_method = both.mean(axis=1, keepdims=True)
+        squares += float(((both - of_seed - of_method + both.mean()) ** 2).sum())
+        df += (len(paired) - 1) * (len(seeds) - 1)
+    for values in means.values():
+        squares += float(((values - values.mean()) ** 2).sum())
+        df += len(values) - 1
     return TrainingNoise(math.sqrt(squares / df), df, "seeds") if df else None
 
 
