@@ -22,7 +22,7 @@ rule predict_label_free:
         case_group("cells")
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=8000,
@@ -182,7 +182,7 @@ rule segment_adaptive:
         case=any_of(ADAPTIVE.new),
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=16000,

@@ -26,7 +26,7 @@ rule continue_base:
         seed=r"\d+",
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=16000,
@@ -55,7 +55,7 @@ rule finetune_for_case:
         "results/benchmarks/finetune_for_case/{case}.tsv"
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=16000,

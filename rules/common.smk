@@ -22,6 +22,7 @@ from casesim import settings
 from casesim.cohort.fingerprints import Fingerprints
 from casesim.errors import UserError
 from casesim.files import speak_plainly
+from casesim.processes import places
 from casesim.study import Study, image_files
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -82,6 +83,26 @@ def tell_changes():
         FINGERPRINTS.save()
 
 
+def share_cpu():
+    """Without a GPU, let jobs that ask for one run side by side; return their threads.
+
+    `--resources gpu=1` says how many GPUs there are, and so nothing where there is none.
+    Whether jobs are submitted to other machines is told by the number of submissions.
+    """
+    limit = workflow.global_resources.get("gpu").value
+    submits = workflow.resource_settings.nodes is not None
+    if not workflow.is_main_process or submits or not places.computes_here(limit):
+        return places.THREADS_WITH_GPU
+    number = places.how_many(workflow.resource_settings.cores or 1)
+    os.environ[places.VARIABLE] = str(number)
+    logger.info(
+        f"No GPU is used: up to {number} trainings or cells at a time, of one thread each."
+    )
+    if limit != 0 and workflow.modifier.is_main_snakefile():
+        workflow.register_resource("gpu", number)
+    return places.THREADS
+
+
 STUDY = load_study()
 COHORT = STUDY.cohort
 SOURCES = [path for case in COHORT.cases for path in case.existing_sources]
@@ -91,6 +112,8 @@ if workflow.is_main_process:
     logger.info(STUDY.describe(workflow.overwrite_configfiles or workflow.configfiles))
     if SOURCES or OWN_FILES:
         tell_changes()
+# Of a job that trains or segments.
+THREADS = share_cpu()
 
 
 # The python that runs Snakemake also runs the `predict` client. Where that lies, and where

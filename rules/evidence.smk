@@ -14,7 +14,7 @@ rule label_quality:
         "logs/label_quality/{case}.log",
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=8000,

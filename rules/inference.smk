@@ -33,7 +33,7 @@ rule predict:
         CELL_GROUP
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=8000,

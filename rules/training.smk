@@ -24,7 +24,7 @@ rule train_base:
         "results/benchmarks/train_base.tsv"
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=16000,
@@ -114,7 +114,7 @@ rule finetune:
         "results/benchmarks/finetune/{case}.tsv"
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=16000,
@@ -177,7 +177,7 @@ rule retrain:
         "results/benchmarks/retrain/{retrained}.tsv"
     conda:
         "../envs/nnunet.yaml"
-    threads: 8
+    threads: THREADS
     resources:
         gpu=1,
         mem_mb=16000,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.conftest import tiny_cohort as tiny_cohort
 
 from workflow.conftest import Checkout, succeeded
 

@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic, and small runs of those that train nothing."""
 
+import base64
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import busy, finetune, matrix, predictor, scale, setting, storage
+from benchmarks import (
+    busy,
+    demo,
+    finetune,
+    matrix,
+    predictor,
+    scale,
+    setting,
+    storage,
+    threads,
+)
 
 
 def test_a_section_is_replaced_by_its_title() -> None:
@@ -145,3 +156,72 @@ def test_busy_measures_both_environments() -> None:
     assert busy.measure(True, 1, 1) > 0
     with busy.load(2):
         assert busy.measure(False, 1, 1) > 0
+
+
+def job(rule: str, begin: float, seconds: float, inputs: str, output: str) -> demo.Job:
+    return demo.Job(rule, frozenset(inputs), frozenset(output), begin, begin + seconds)
+
+
+class TestDemo:
+    """A preparation, two trainings of which one is longer, and what needs both."""
+
+    jobs = (
+        job("check_cohort", 0, 4, "", "a"),
+        job("finetune", 4, 10, "a", "b"),
+        job("finetune", 14, 6, "a", "c"),
+        job("compare", 20, 1, "bc", "d"),
+    )
+
+    @pytest.mark.parametrize(("cores", "seconds"), [(1, 21), (2, 15), (8, 15)])
+    def test_more_cores_end_sooner_until_one_job_waits_for_another(
+        self, cores: int, seconds: float
+    ) -> None:
+        assert demo.simulate(self.jobs, cores, dispatch=0) == seconds
+        assert demo.simulate(self.jobs, cores, 0.5, dispatch=0) == seconds / 2
+
+    def test_jobs_are_started_one_after_the_other(self) -> None:
+        assert demo.simulate(self.jobs, 2, dispatch=1) == 15 + 3
+        assert demo.simulate(self.jobs, 1, dispatch=1) == 21 + 4
+
+    def test_a_job_that_takes_all_cores_runs_alone(self) -> None:
+        jobs = [job("plan", 0, 4, "", "a"), job("finetune", 0, 4, "", "b")]
+        assert demo.simulate(jobs, 8, dispatch=0) == 8
+
+    def test_a_circle_is_no_schedule(self) -> None:
+        jobs = [job("a", 0, 1, "b", "a"), job("b", 0, 1, "a", "b")]
+        with pytest.raises(ValueError, match="circle"):
+            demo.simulate(jobs, 2)
+
+    def test_what_snakemake_notes(self, tmp_path: Path) -> None:
+        notes = tmp_path / ".snakemake/metadata"
+        notes.mkdir(parents=True)
+        record = {"rule": "augment_case", "input": ["x"], "log": ["l"], "job_hash": 7}
+        record |= {"starttime": 2.5, "endtime": 4.0}
+        for output in ("results/a", "results/b"):
+            name = base64.urlsafe_b64encode(output.encode()).decode()
+            (notes / name).write_text(json.dumps(record))
+        (found,) = demo.read_jobs(tmp_path)
+        assert found.outputs == {"results/a", "results/b"}
+        assert (found.rule, found.seconds) == ("augment_case", 1.5)
+
+    def test_the_processors_share_is_what_counts(self) -> None:
+        """Half of the time something else ran: on free cores it takes half."""
+        run = demo.Run("all", 1, wall=25.0, processor=12.5, load=2.0)
+        text = demo.report([run], self.jobs, [1])
+        assert "a second of a job was 0.50 s of a processor" in text
+        dispatched = 4 * demo._DISPATCH
+        assert f"| 1 | {4 + 10.5 + dispatched:.0f} |" in text
+        assert f"gives {4 + 21 + dispatched:.0f} s for it" in text
+
+    def test_pauses_between_starts_do_not_count(self) -> None:
+        later = job("summary", 121, 2, "d", "e")
+        assert demo._span([*self.jobs, later], starts=2) == 23
+        assert demo._span([*self.jobs, later], starts=1) == 123
+
+
+def test_threads_are_judged_by_what_the_processors_do() -> None:
+    one = dict.fromkeys(threads.WORK, (0.2, 0.2))
+    two = dict.fromkeys(threads.WORK, (0.15, 0.3))
+    text = threads.report({1: [one], 2: [two]})
+    assert "| cell | 1 | 200 | 200 | 1.00 |" in text
+    assert "| training iteration | 2 | 150 | 300 | 1.50 |" in text

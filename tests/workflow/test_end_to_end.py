@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import yaml
 from scipy.cluster.hierarchy import linkage
 
 from benchmarks import gpu_hours
+from casesim.processes.devices import visible_gpus
 from casesim.similarity import kinds
 
 from .conftest import ROOT, Checkout, processes, succeeded, wait_for
@@ -88,6 +90,18 @@ def test_the_files_that_others_rely_on_are_there(finished: Checkout) -> None:
 
 def test_nothing_is_left_to_do(finished: Checkout) -> None:
     assert "Nothing to be done" in succeeded(finished.run())
+
+
+def test_without_a_gpu_trainings_run_side_by_side(finished: Checkout) -> None:
+    """Although `profiles/default` lets one job with a GPU run at a time."""
+    if visible_gpus():
+        pytest.skip("this machine has a GPU")
+    spans = []
+    for path in finished.path("results/benchmarks/finetune").glob("*.tsv"):
+        end = path.stat().st_mtime
+        spans.append((end - gpu_hours.read_benchmark(path), end))
+    spans.sort()
+    assert any(before[1] > after[0] for before, after in pairwise(spans))
 
 
 def test_cohort_table(finished: Checkout) -> None:

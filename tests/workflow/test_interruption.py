@@ -5,7 +5,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from .conftest import SMALL, Checkout, processes, send, succeeded, trainings, wait_for
@@ -56,10 +55,9 @@ def test_kill_of_a_fine_tune_and_of_snakemake(
     assert checkpoint.exists()
     assert not half_done.path(MATRIX).exists()
 
-    succeeded(half_done.run(MATRIX))
+    # On one core, where the finished run had two: results do not depend on it.
+    succeeded(half_done.run(MATRIX, "--cores", "1"))
     case = checkpoint.parents[1].name
     log = half_done.path(f"logs/finetune/{case}.log").read_text()
     assert "going on from iteration" in log
-    expected = pd.read_csv(finished.path(MATRIX), sep="\t", index_col=0)
-    actual = pd.read_csv(half_done.path(MATRIX), sep="\t", index_col=0)
-    pd.testing.assert_frame_equal(actual, expected)
+    assert half_done.path(MATRIX).read_bytes() == finished.path(MATRIX).read_bytes()

@@ -10,12 +10,6 @@ import pytest
 from casesim.errors import UserError
 from casesim.inference import loading
 
-
-def test_available_memory_is_within_the_machine() -> None:
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < loading.available_memory() <= total
-
-
 Strings = loading.Cache[str]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from casesim.inference.loading import Cache, available_memory
+from casesim.inference.loading import Cache
+from casesim.processes import places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +56,13 @@ class Keeper:
         self._preprocessing = preprocessing
         self.device = torch.device(device)
         loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        memory = int(_CACHED_SHARE * available_memory())
+        memory = int(_CACHED_SHARE * places.available_memory())
         on_device = memory
         if self.device.type == "cuda":
             on_device = int(_CACHED_SHARE * torch.cuda.mem_get_info()[0])
+        else:
+            # There is a predictor on each core.
+            memory = on_device = int(memory * places.share_of_memory())
         self._models = Cache(self._load_model, on_device, loader)
         self._cases = Cache(self._load_case, memory, loader)
 

@@ -1,11 +1,9 @@
 """Files loaded in the background and kept between cells, within a budget of memory."""
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -78,22 +76,3 @@ def _fingerprint(path: Path) -> tuple[str, int, int]:
             "Run the workflow again to make it."
         ) from None
     return str(path), status.st_mtime_ns, status.st_size
-
-
-def available_memory() -> int:
-    """Bytes this process may still use, of the machine and of its control group."""
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
-    # Batch systems limit a job by a control group, or one of those around it.
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            group = Path("/sys/fs/cgroup", line.split(":", 2)[2].lstrip("/"))
-            for folder in (group, *group.parents):
-                with suppress(OSError, ValueError):
-                    limit = int((folder / "memory.max").read_text())
-                    used = int((folder / "memory.current").read_text())
-                    free.append(max(limit - used, 0))
-    return min(free)

@@ -37,14 +37,19 @@ def train(
     write. `training` has all that the weights depend on beside the files:
     `configuration`, `schedule`, `seed` and `storage`; `settings` what they do not
     depend on: `checkpoint_minutes`, `validate_every` and `compile`. `gpu` is the number
-    of GPUs that the job has, `memory_mb` its memory, of which cases get half. For the
-    rest, and for what is raised, see `run.train`.
+    of GPUs that the job has, `memory_mb` its memory, of which cases get half; on a CPU,
+    where a training runs on each core, not more than a core's share of what is free.
+    For the rest, and for what is raised, see `run.train`.
     """
     from casesim.nnunet import compiling
-    from casesim.processes import devices
+    from casesim.processes import devices, places
     from casesim.training import run
 
     with devices.acquire(gpu) as device:
+        if device == "cpu":
+            # Cases are read from disk rather than by each of many trainings kept.
+            free = places.available_memory() / 2**20
+            memory_mb = min(memory_mb, free * places.share_of_memory())
         run.train(
             cases,
             plans,
