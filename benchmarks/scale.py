@@ -25,7 +25,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks import setting as common
-from benchmarks.gpu_hours import pretend_decathlon
+from benchmarks.experiments import pretend_decathlon
 
 DATA = "data/Task01_BrainTumour"
 SIZES = ["50x100", "100x100", "200x200", "100x484"]

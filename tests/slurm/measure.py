@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.gpu_hours import pretend_decathlon
+from benchmarks.experiments import pretend_decathlon
 from workflow.conftest import Checkout, succeeded
 from workflow.test_batches import CLIENT, DATA, SCRIPT
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.gpu_hours import pretend_decathlon
+from benchmarks.experiments import pretend_decathlon
 from workflow.conftest import ROOT, Checkout, succeeded
 from workflow.test_batches import CLIENT, DATA, SCRIPT
 from workflow.test_dry_run import job_counts

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import gpu_hours
-from benchmarks.gpu_hours import Speed
+from benchmarks import experiments, gpu_hours, speeds
+from benchmarks.speeds import Speed
 from casesim.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -37,18 +37,18 @@ LENGTHS = {"train_base": 100, "retrain": 100, "finetune": 50, "refit": 50}
 
 
 def test_jobs_are_read_from_snakemake_s_table() -> None:
-    counts = gpu_hours.job_counts(TABLE)
+    counts = experiments.job_counts(TABLE)
     assert counts == {"all": 1, "finetune": 3, "predict": 120, "train_base": 1}
-    assert gpu_hours.job_counts("Nothing to be done (all requested ...).") == {}
+    assert experiments.job_counts("Nothing to be done (all requested ...).") == {}
     with pytest.raises(UserError, match="no table"):
-        gpu_hours.job_counts("KeyError: ...")
+        experiments.job_counts("KeyError: ...")
 
 
 def test_configs_are_merged_and_checked_as_snakemake_does(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("training: {finetune: {epochs: 7}}")
-    config = gpu_hours.read_config([ROOT / "config/paper.yaml", mine])
-    assert gpu_hours.iterations(config) == {
+    config = experiments.read_config([ROOT / "config/paper.yaml", mine])
+    assert experiments.iterations(config) == {
         "train_base": 7500,
         "retrain": 7500,
         "finetune": 1750,
@@ -58,15 +58,15 @@ def test_configs_are_merged_and_checked_as_snakemake_does(tmp_path: Path) -> Non
     }
     mine.write_text("training: {finetune: {epoch: 7}}")
     with pytest.raises(UserError, match="epoch"):
-        gpu_hours.read_config([mine])
+        experiments.read_config([mine])
     with pytest.raises(UserError, match="no file"):
-        gpu_hours.read_config([tmp_path / "none.yaml"])
+        experiments.read_config([tmp_path / "none.yaml"])
 
 
 def test_a_training_s_log() -> None:
-    training = gpu_hours.read_training_log(LOG)
-    assert training == gpu_hours.Training(20, 4.0, "cuda:0")
-    assert gpu_hours.read_training_log("Killed") is None
+    training = speeds.read_training_log(LOG)
+    assert training == speeds.Training(20, 4.0, "cuda:0")
+    assert speeds.read_training_log("Killed") is None
 
 
 def finished_run(folder: Path) -> Path:
@@ -89,7 +89,7 @@ def finished_run(folder: Path) -> Path:
 
 
 def test_speeds_of_a_finished_run(tmp_path: Path) -> None:
-    speed = gpu_hours.measured(finished_run(tmp_path))
+    speed = speeds.measured(finished_run(tmp_path))
     assert speed.name == "X"
     assert speed.iteration == {"base": (0.2, 0.2), "finetune": (0.2, 0.2)}
     assert speed.outside == {"base": pytest.approx(6), "finetune": pytest.approx(1)}
@@ -101,14 +101,50 @@ def test_a_run_without_fine_tunes_cannot_be_measured(tmp_path: Path) -> None:
     for path in (results / "benchmarks/finetune").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=r"training\.finetune"):
-        gpu_hours.measured(results)
+        speeds.measured(results)
 
 
 def test_the_published_epochs_are_of_250_iterations() -> None:
-    a100 = next(s for s in gpu_hours.published() if s.name.startswith("A100"))
+    a100 = next(s for s in speeds.published() if s.name.startswith("A100"))
     low, high = a100.iteration["finetune"]
     assert (250 * low, 250 * high) == pytest.approx((39.71, 42.21))
     assert not a100.cells
+
+
+PAGE = """\
+In that run at batch 105
+it took 60 ms, nnU-Net's 34.
+
+## Training on NVIDIA H999
+
+| plan | ours (ms) | nnU-Net (ms) | nnU-Net / ours |
+| --- | --- | --- | --- |
+| 2d, 192 x 160, batch 12 | 4.0 (4.0 to 4.1) | 18.8 (18.1 to 23.0) | 4.20 |
+| 3d_fullres, 128 x 128 x 128, batch 200 | 31.0 (30.9 to 31.0) | 44 (44 to 44) | 1 |
+| 2d, 192 x 160, batch 105 | 20.0 (19.0 to 21.0) | 30.0 (29.0 to 31.0) | 1.5 |
+
+| part | s |
+| --- | --- |
+| all but the imports | 10.50 |
+"""
+
+
+def test_our_own_speeds_are_read_from_the_page_of_the_benchmark() -> None:
+    compiled, default, theirs = speeds.own(PAGE)
+    assert compiled.name == "H999, ours, compiled"
+    assert compiled.iteration["base"] == pytest.approx((0.019, 0.021))
+    assert compiled.outside == {"base": 10.5, "finetune": 10.5}
+    assert default.iteration["finetune"] == (0.06, 0.06)
+    assert default.outside["base"] == 0
+    assert theirs.name == "H999, nnU-Net, compiled"
+    assert theirs.iteration["finetune"] == pytest.approx((0.029, 0.031))
+    with pytest.raises(UserError, match="no table"):
+        speeds.own(PAGE.replace("| 2d", "| 1d"))
+
+
+def test_the_page_that_is_committed_has_our_own_speeds() -> None:
+    names = [speed.name for speed in speeds.own(speeds.OWN.read_text())]
+    assert len(names) == 3
 
 
 def test_hours_by_hand() -> None:
@@ -151,7 +187,7 @@ def test_the_page_states_what_is_assumed() -> None:
         ]
     )
     text = gpu_hours.introduction("python x", arguments)
-    for words in ("No GPU of ours was measured", "assumptions", "484", "39.71"):
+    for words in ("Published, of nnU-Net", "assumptions", "484", "39.71"):
         assert words in text
     counts = {"train_base": 1, "finetune": 50, "predict": 5000}
     page = gpu_hours.section(
@@ -169,12 +205,14 @@ def test_unknown_cells_are_not_made_up() -> None:
     assert gpu_hours.chosen_speeds(given)[0].iteration["base"] == (1, 2)
     with pytest.raises(SystemExit):
         gpu_hours.parse(["--configfile", "a", "--seconds-per-iteration", "0"])
+    with pytest.raises(SystemExit):
+        gpu_hours.parse(["--configfile", "a"])
 
 
 @pytest.mark.parametrize("name", ["config/paper.yaml", "config/rigorous.yaml"])
 def test_the_committed_page_is_up_to_date(name: str) -> None:
     """With jobs counted from the config alone, and not by Snakemake."""
-    config = gpu_hours.read_config([ROOT / name])
+    config = experiments.read_config([ROOT / name])
     cohort, pruning = config["cohort"], config["pruning"]
     arms = len(pruning["arms"]) + pruning["random_arms"]
     retrained = len(pruning["seeds"]) * arms + len(pruning["seeds"]) - 1
@@ -188,15 +226,18 @@ def test_the_committed_page_is_up_to_date(name: str) -> None:
         "predict": fits * cohort["pool"] + (1 + retrained) * judges,
     }
     arguments = gpu_hours.parse(
-        ["--configfile", name, "--published", "--seconds-per-cell", "0.2", "0.5", "1"]
+        [
+            *("--configfile", name, "--own", "--published"),
+            *("--seconds-per-cell", "0.2", "0.5", "1"),
+        ]
     )
     expected = gpu_hours.section(
         name,
         counts,
-        gpu_hours.iterations(config),
+        experiments.iterations(config),
         gpu_hours.chosen_speeds(arguments),
         arguments.gpus,
     )
     page = (ROOT / "docs/gpu_hours.md").read_text(encoding="utf-8")
     assert expected in page
-    assert "No GPU of ours was measured" in page
+    assert "Measured of this product" in page

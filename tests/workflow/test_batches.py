@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu_hours import pretend_decathlon
+from benchmarks.experiments import pretend_decathlon
 
 from .conftest import Checkout, succeeded
 from .test_dry_run import job_counts

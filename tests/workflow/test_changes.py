@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.gpu_hours import pretend_decathlon
+from benchmarks.experiments import pretend_decathlon
 
 from .conftest import Checkout, succeeded
 from .test_batches import CLIENT, DATA, SCRIPT

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.gpu_hours import pretend_decathlon
+from benchmarks.experiments import pretend_decathlon
 from casesim.settings import validate
 
 from .conftest import ROOT, Checkout, succeeded

@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813
 import yaml
 from scipy.cluster.hierarchy import linkage
 
-from benchmarks import gpu_hours
+from benchmarks import speeds
 from casesim.processes.devices import visible_gpus
 from casesim.similarity import kinds
 
@@ -99,7 +99,7 @@ def test_without_a_gpu_trainings_run_side_by_side(finished: Checkout) -> None:
     spans = []
     for path in finished.path("results/benchmarks/finetune").glob("*.tsv"):
         end = path.stat().st_mtime
-        spans.append((end - gpu_hours.read_benchmark(path), end))
+        spans.append((end - speeds.read_benchmark(path), end))
     spans.sort()
     assert any(before[1] > after[0] for before, after in pairwise(spans))
 
@@ -245,7 +245,7 @@ def test_refits_are_other_trainings_of_the_same_cases(finished: Checkout) -> Non
 
 
 def test_speeds_are_measured_from_what_a_run_leaves(finished: Checkout) -> None:
-    speed = gpu_hours.measured(finished.path("results"))
+    speed = speeds.measured(finished.path("results"))
     assert speed.name
     for schedule in ("base", "finetune"):
         low, high = speed.iteration[schedule]
