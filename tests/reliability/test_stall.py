@@ -115,8 +115,8 @@ class Rounds(Host):
         try:
             out, err = job.communicate(timeout=max(1.0, left))
         except subprocess.TimeoutExpired:
-            pytest.fail(f"stands still: {job.args}\n{self.logs()}")
-        assert job.returncode == 0, f"{job.args}\n{out}\n{err}\n{self.logs()}"
+            pytest.fail(f"stands still: {job.args!r}\n{self.logs()}")
+        assert job.returncode == 0, f"{job.args!r}\n{out}\n{err}\n{self.logs()}"
 
     def logs(self) -> str:
         files = [*self.folder.glob("*.log"), *sorted(self.sockets.glob("*.log"))]
