@@ -1,19 +1,20 @@
 """How long a fine-tune must be: the matrix after shares of its schedule.
 
     python -m benchmarks.schedule --work FOLDER [--config config/schedule.yaml]
-        [--percent 1 2 5 10 20 50 100] [--workers N] [--output FILE]
+        [--percent 5 10 20 50 100] [--workers N] [--minutes M] [--output FILE]
 
-The cohort, its base model and the copies of each case are the workflow's own, made by
-it in FOLDER under the config. Then every train case is fine-tuned with a schedule of
-each share of the full length: a training of its own, whose learning rate falls from the
-same start to zero within that share. (Snapshots of the full schedule would still be
-at a high rate; nobody would stop there.) The full length is trained twice, the second
-time with other copies and batches: how far two such matrices agree is the most that a
-shorter schedule can be asked for.
+The cohort and its base model are the workflow's own, made by it in FOLDER under the
+config. Then every train case is fine-tuned with a schedule of each share of the full
+length: a training of its own, whose learning rate falls from the same start to zero
+within that share. (Snapshots of the full schedule would still be at a high rate; nobody
+would stop there.) The full length is trained twice, the second time with other copies
+and batches: how far two such matrices agree is the most that a shorter schedule can be
+asked for.
 
 What is compared with the full schedule: the order of the row means (Spearman), the
-worst cluster (cases in both / in either), and how well the row means find the planted
-label errors (AUROC). FOLDER keeps what is done; started again, the rest is done.
+worst cluster (cases in both / in either), how well row means and signatures find the
+known label errors (AUROC), and how many get their right kind. FOLDER keeps what is
+done; started again, the rest is done.
 """
 
 import argparse
@@ -21,24 +22,24 @@ import json
 import math
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from benchmarks import setting as common
+from benchmarks.studies import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from casesim.inference.errors import Errors
+
 REFIT = "refit"
-_LABELS: dict[str, Sequence[int]] = {"edema": [1], "core": [2], "enhancing": [3]}
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,6 @@ class Task:
     epochs: int
     iterations: int
     seed: int
-
-    @property
-    def copies(self) -> str:
-        return "augmented_again" if self.name == REFIT else "augmented"
 
 
 def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
@@ -68,42 +65,23 @@ def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
     return epochs, max(1, round(total / epochs))
 
 
-def prepare(work: Path, config: Path, cores: int) -> dict[str, Any]:
-    """The workflow's cohort, base model and copies; the config in effect."""
-    if not (work / "Snakefile").exists():
-        common.copy_workflow(work)
-    merged = yaml.safe_load((common.ROOT / "config/config.yaml").read_text("utf-8"))
-    _merge(merged, yaml.safe_load(config.read_text("utf-8")))
-    (work / "study.yaml").write_text(yaml.safe_dump(merged), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml"]
-    command += ["--cores", str(cores), "--quiet", "rules", "--notemp"]
-    subprocess.run([*command, "results/cohort.tsv"], cwd=work, check=True)
-    cases = train_cases(work)
-    targets = ["results/models/base/fold_all/checkpoint_final.pth"]
-    for folder in ("augmented", "augmented_again"):
-        targets += [f"results/{folder}/{case}/copy_0.b2nd" for case in cases]
-    subprocess.run([*command, *targets], cwd=work, check=True)
-    return dict(merged)
+def plan(run: Run, percents: Sequence[int]) -> list[Task]:
+    """All fine-tunes, the full schedule before all: what is compared with."""
+    schedule = run.study.config["training"]["finetune"]
+    tasks = []
+    for percent in [*sorted(percents, reverse=True), None]:
+        name = REFIT if percent is None else str(percent)
+        seed = run.study.config["stability"]["seed"] if percent is None else run.seed
+        length = shorten(schedule, percent or 100)
+        tasks += [Task(name, case, *length, seed) for case in run.train]
+    # The refit before the shorter ones: without it, they are compared with nothing.
+    order = {name: place for place, name in enumerate(["100", REFIT])}
+    return sorted(tasks, key=lambda task: order.get(task.name, len(order)))
 
 
-def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def train_cases(work: Path) -> list[str]:
-    import pandas as pd
-
-    cohort = pd.read_csv(work / "results/cohort.tsv", sep="\t", dtype=str)
-    return sorted(cohort[cohort["train_case"].str.lower() == "true"]["case"])
-
-
-def run(task: Task, work: Path, config: Mapping[str, Any]) -> None:
+def do(task: Task, run: Run) -> None:
     """Fine-tune, and score the model on every train case; a JSON file is left."""
-    path = work / f"study/{task.name}/{task.case}.json"
+    path = run.work / f"study/{task.name}/{task.case}.json"
     if path.exists():
         return
     import torch
@@ -111,116 +89,147 @@ def run(task: Task, work: Path, config: Mapping[str, Any]) -> None:
     from casesim.inference import label_maps, overlap, sliding_window
     from casesim.nnunet import checkpoints, preprocessing
     from casesim.nnunet.files import write_json
+    from casesim.training import jobs
     from casesim.training import run as training
 
-    setting = common.Setting(work, 1)
-    device = common.device()
+    setting, study = run.setting, run.study
     model = setting.model(f"study/{task.name}/{task.case}")
-    started = time.perf_counter()
-    checkpoint = training.train(
-        [
-            work / f"results/{task.copies}/{task.case}/copy_{copy}"
-            for copy in range(config["augmentation"]["copies"])
-        ],
-        setting.plans,
-        setting.dataset,
-        config["nnunet"]["configuration"],
-        model,
-        {
-            "epochs": task.epochs,
-            "iterations_per_epoch": task.iterations,
-            "initial_lr": config["training"]["finetune"]["initial_lr"],
-        },
-        seed=task.seed,
-        threads=1,
-        device=device,
-        start_from=setting.checkpoint("base"),
-    )
-    seconds = time.perf_counter() - started
+    with TemporaryDirectory() as folder:
+        stems = [
+            Path(folder, f"copy_{copy}")
+            for copy in range(study.config["augmentation"]["copies"])
+        ]
+        jobs.augment_case(
+            [str(image) for image in setting.images(task.case)],
+            str(setting.label(task.case)),
+            str(setting.plans),
+            str(setting.dataset),
+            study.config["nnunet"]["configuration"],
+            study.config["augmentation"],
+            task.case,
+            task.seed,
+            [str(stem) for stem in stems],
+        )
+        started = time.perf_counter()
+        checkpoint = training.train(
+            stems,
+            setting.plans,
+            setting.dataset,
+            out_folder=model,
+            threads=1,
+            device=common.device(),
+            start_from=setting.checkpoint("base"),
+            **study.training("finetune", task.seed)
+            | {
+                "schedule": {
+                    "epochs": task.epochs,
+                    "iterations_per_epoch": task.iterations,
+                    "initial_lr": study.config["training"]["finetune"]["initial_lr"],
+                }
+            },
+        )
+        seconds = time.perf_counter() - started
     torch.set_num_threads(1)
-    loaded = checkpoints.load_model(checkpoint, device)
-    row = {}
-    for case in train_cases(work):
+    loaded = checkpoints.load_model(checkpoint, torch.device(common.device()))
+    records = []
+    for case in run.train:
         data, _, properties = preprocessing.load_preprocessed(setting.stem(case))
-        logits = sliding_window.predict_logits(
-            loaded, data, mirroring=config["inference"]["mirroring"]
+        logits = sliding_window.predict_logits(loaded, data, **study.logit_options)
+        records.append(
+            overlap.score_record(
+                f"finetuned/{task.case}",
+                case,
+                label_maps.to_label_map(loaded, logits, properties),
+                label_maps.read_reference(setting.label(case), properties),
+                study.cohort.scored,
+                study.more_regions,
+            )
         )
-        counts = overlap.count(
-            label_maps.to_label_map(loaded, logits, properties),
-            label_maps.read_label_map(setting.label(case)),
-            _LABELS,
-        )
-        values = [overlap.dice(c["tp"], c["fp"], c["fn"]) for c in counts.values()]
-        defined = [value for value in values if not math.isnan(value)]
-        row[case] = sum(defined) / len(defined) if defined else None
     checkpoint.unlink()
-    write_json(path, {"row": row, "seconds": seconds})
+    write_json(path, {"records": records, "seconds": seconds})
 
 
-def matrix_of(work: Path, name: str) -> "pd.DataFrame":
-    """Train cases x train cases, Dice."""
-    import pandas as pd
-
-    rows = {
-        path.stem: json.loads(path.read_text("utf-8"))["row"]
-        for path in sorted((work / f"study/{name}").glob("*.json"))
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float).sort_index()
+def do_in_time(task: Task, run: Run, deadline: float) -> bool:
+    """`do`, unless `time.monotonic()` has come to `deadline`; whether it was done."""
+    if time.monotonic() > deadline:
+        return False
+    do(task, run)
+    return True
 
 
-def analyse(
-    work: Path, names: Sequence[str], full: str, config: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """A row for each schedule, compared with the full one."""
+def rows_of(run: Run, name: str) -> "tuple[pd.DataFrame, Errors, float]":
+    """Of one schedule: the matrix (train x train cases, Dice), the errors, and seconds
+    a fine-tune."""
     import numpy as np
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
 
-    from casesim.cohort.phantom.catalogue import IMAGE_DEFECTS, LABEL_DEFECTS
+    from casesim.inference import errors, overlap
+    from casesim.similarity.matrix import from_scores
+
+    paths = [run.work / f"study/{name}/{case}.json" for case in run.train]
+    read = [json.loads(path.read_text("utf-8")) for path in paths]
+    records = [record for content in read for record in content["records"]]
+    matrix = from_scores(
+        overlap.score_table(records), overlap.MEAN, run.train, run.train
+    )
+    found = errors.from_tables(
+        [errors.error_table(records)], list(run.study.foreground)
+    ).select([f"finetuned/{case}" for case in run.train], run.train)
+    return matrix, found, float(np.mean([content["seconds"] for content in read]))
+
+
+def analyse(run: Run, names: Sequence[str], full: str = "100") -> list[dict[str, Any]]:
+    """A row for each schedule, compared with the full one."""
+    import pandas as pd
+
+    from benchmarks.evidence import RIGHT, outcome
+    from casesim.evidence.detection import detection
+    from casesim.evidence.truth import LABEL, read_truth
     from casesim.similarity.clustering import cluster
     from casesim.similarity.matrix import row_statistics
     from casesim.similarity.stability import agreement
 
-    cohort = pd.read_csv(work / "results/cohort.tsv", sep="\t", dtype=str)
-    matrices = {name: matrix_of(work, name) for name in names}
-    means = {name: row_statistics(m)["row_mean"] for name, m in matrices.items()}
+    cohort = run.results / "cohort.tsv"
+    truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
+    planted = truth[truth["defect"] == LABEL]["kind"]
+    rows = {name: rows_of(run, name) for name in names}
+    means = {n: row_statistics(m)["row_mean"] for n, (m, _, _) in rows.items()}
     worst = {}
-    for name, matrix in matrices.items():
-        table = cluster(matrix, bootstraps=100, **config["clusters"]).clusters
+    for name, (matrix, _, _) in rows.items():
+        options = run.study.config["clusters"]
+        table = cluster(matrix, bootstraps=100, **options).clusters
         worst[name] = set(table[table["worst"]]["case"])
-    planted = cohort.set_index("case")["planted"].fillna("").reindex(means[full].index)
-    # A bad image is neither right nor wrong to find while labels are looked for.
-    judged = planted[~planted.isin(IMAGE_DEFECTS)]
-    aurocs = {
-        name: roc_auc_score(judged.isin(LABEL_DEFECTS), -row_means[judged.index])
-        for name, row_means in means.items()
-    }
-    rows = []
-    for name in names:
-        found = agreement(means[full].to_numpy(), means[name].to_numpy())
+    lines = []
+    for name, (_, errors, seconds) in rows.items():
+        kinds = run.kinds(errors, folds=False)
+        scores = {"row_mean": means[name], "signature": -kinds["suspicion"]}
+        found = detection(truth, scores, {"rows": math.nan, "folds": math.nan})
+        found = found[(found["defect"] == LABEL) & (found["kind"] == "any")]
+        auroc = found.set_index("score")["auroc"]
+        named = kinds["kind"].reindex(planted.index)
+        right = list(map(outcome, planted, named))
+        with_full = agreement(means[full].to_numpy(), means[name].to_numpy())
         refit = agreement(means[REFIT].to_numpy(), means[name].to_numpy())
         either = worst[full] | worst[name]
-        seconds = [
-            json.loads(path.read_text("utf-8"))["seconds"]
-            for path in (work / f"study/{name}").glob("*.json")
-        ]
-        rows.append(
+        lines.append(
             {
                 "name": name,
-                "spearman": found.spearman,
-                "low": found.spearman_low,
-                "high": found.spearman_high,
+                "spearman": with_full.spearman,
+                "low": with_full.spearman_low,
+                "high": with_full.spearman_high,
                 "spearman_refit": refit.spearman,
                 "worst": len(worst[name]),
                 "worst_overlap": (
                     len(worst[full] & worst[name]) / len(either) if either else math.nan
                 ),
-                "auroc": float(aurocs[name]),
+                "auroc": float(auroc["row_mean"]),
+                "auroc_signature": float(auroc["signature"]),
+                "right": right.count(RIGHT),
+                "defects": len(planted),
                 "spread": float(means[name].std()),
-                "seconds": float(np.mean(seconds)),
+                "seconds": seconds,
             }
         )
-    return rows
+    return lines
 
 
 def report(
@@ -233,7 +242,9 @@ def report(
         "row means: Spearman with the full one (95 %)",
         "with the refit",
         "worst cluster: cases, in both / in either",
-        "AUROC, label errors",
+        "AUROC of label errors: row mean",
+        "signature",
+        "label errors with the right kind",
         "s a fine-tune",
     ]
     lines = [
@@ -244,6 +255,8 @@ def report(
             f"{row['spearman_refit']:.3f}",
             f"{row['worst']}, {row['worst_overlap']:.2f}",
             f"{row['auroc']:.3f}",
+            f"{row['auroc_signature']:.3f}",
+            f"{row['right']} of {row['defects']}",
             f"{row['seconds']:.1f}",
         ]
         for row in rows
@@ -257,40 +270,37 @@ def main() -> None:
     parser.add_argument(
         "--config", type=Path, default=common.ROOT / "config/schedule.yaml"
     )
-    parser.add_argument(
-        "--percent", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 100]
-    )
+    parser.add_argument("--percent", type=int, nargs="+", default=[5, 10, 20, 50, 100])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, help="cohort.path, for real cases")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     if 100 not in arguments.percent:
         parser.error("--percent needs 100, with which the others are compared")
+    deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
     work = arguments.work.absolute()
-    config = prepare(work, arguments.config, arguments.workers)
-    schedule = config["training"]["finetune"]
-    cases = train_cases(work)
-    tasks = []
-    iterations = {}
-    # Longest first, and the full schedule before all: what is compared with.
-    for percent in [*sorted(arguments.percent, reverse=True), None]:
-        name = REFIT if percent is None else str(percent)
-        epochs, each = shorten(schedule, percent or 100)
-        iterations[name] = epochs * each
-        # Those of the config's schema, unless it says otherwise.
-        seed = config["training"].get("seed", 0)
-        if percent is None:
-            seed = config.get("stability", {}).get("seed", 1)
-        tasks += [Task(name, case, epochs, each, seed) for case in cases]
+    run = Run.load(work, arguments.config, arguments.seed, arguments.data)
+    try:
+        run.make(["results/quick/cases.tsv"], arguments.minutes)
+    except subprocess.TimeoutExpired:
+        print("The time is over; the same command does the rest.")
+        return
+    tasks = plan(run, arguments.percent)
     with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
-        for future in [pool.submit(run, task, work, config) for task in tasks]:
-            future.result()
+        for outcome in pool.map(
+            do_in_time, tasks, [run] * len(tasks), [deadline] * len(tasks)
+        ):
+            if not outcome:
+                print("The time is over; the same command does the rest.")
+                return
     names = [*map(str, sorted(arguments.percent)), REFIT]
-    rows = analyse(work, names, "100", config)
+    rows = analyse(run, names)
     (work / "study/rows.json").write_text(json.dumps(rows, indent=1))
     common.publish(
-        f"Fine-tunes of {schedule['epochs'] * schedule['iterations_per_epoch']} "
-        "iterations and less",
-        report(rows, iterations, len(cases)),
+        f"Fine-tunes of {run.iterations('finetune')} iterations and less",
+        report(rows, {t.name: t.epochs * t.iterations for t in tasks}, len(run.train)),
         arguments.output,
     )
 

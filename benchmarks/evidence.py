@@ -1,0 +1,283 @@
+"""Which error is it, who finds it, and at what price: cohorts whose defects are known.
+
+    python -m benchmarks.evidence --work FOLDER --config config/kinds.yaml --seeds 0 1 2
+
+For each seed (of the cohort, of its defects and of all trainings) the workflow makes
+its tables, all jobs in one process of one thread: FOLDER/seed_<seed>/results. What is
+named is then counted for four looks, with and without rows, with and without folds, and
+how well each score finds the defects. `--quick` leaves the fine-tunes out. FOLDER keeps
+what is done; with `--minutes` it stops in time, and started again it does the rest.
+
+FOLDER/kinds.tsv (a row for each case and look) and FOLDER/scores.tsv (as detection.tsv,
+for each seed) are what the tables are made of.
+"""
+
+import argparse
+import math
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import setting as common
+from benchmarks.studies import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Look: with rows, with models that never saw the case.
+LOOKS = {
+    "base model": (False, False),
+    "base model and folds": (False, True),
+    "matrix": (True, False),
+    "matrix and folds": (True, True),
+}
+RIGHT, UNNOTICED, ANOTHER = "right", "not noticed", "another kind"
+SOUND, CONTROL, GROSS, MODERATE = "sound", "control", "gross", "moderate"
+# Planted by `cohort.spoil`, so much or more of it is a gross error.
+GROSS_FROM = {
+    "over_segmentation": 3,
+    "under_segmentation": 3,
+    "missed_lesion": 0.5,
+    "shifted_label": 8,
+}
+
+
+def grade(planted: str, strength: float, by_phantom: bool) -> str:
+    """How gross a planted defect is: the phantoms' own are made to be seen."""
+    if by_phantom or planted not in GROSS_FROM:
+        return GROSS
+    return GROSS if strength >= GROSS_FROM[planted] else MODERATE
+
+
+def outcome(planted: str, kind: str) -> str:
+    """Whether the kind that was named is that of the planted defect."""
+    from casesim.similarity import kinds
+
+    expected = {
+        "over_segmentation": kinds.OVER,
+        "under_segmentation": kinds.UNDER,
+        "missed_lesion": kinds.UNDER,
+        "shifted_label": kinds.DISPLACED,
+        "other_patient": kinds.DISPLACED,
+        "swapped_labels": kinds.EXCHANGED,
+        "corrupted_channel": kinds.BAD_IMAGE,
+    }
+    named = kinds.short(kind)
+    if named in (kinds.HARD, kinds.NOTHING):
+        return UNNOTICED
+    return RIGHT if named == expected.get(planted) else ANOTHER
+
+
+def tables(run: Run, rows: bool, minutes: float | None) -> None:
+    """The workflow's tables: of the quick look, and of the matrix."""
+    targets = ["results/quick/cases.tsv"]
+    targets += ["results/evidence/detection.tsv"] if rows else []
+    run.make(targets, minutes)
+
+
+def look(run: Run, rows: bool, folds: bool) -> "pd.DataFrame":
+    """The kinds of all train cases, by what this look sees."""
+    from casesim.inference import errors
+
+    if not rows:
+        return run.kinds(None, folds)
+    models = [f"finetuned/{case}" for case in run.train]
+    read = [errors.read_table(run.results / f"errors/{m}.tsv") for m in models]
+    matrix = errors.from_tables(read, list(run.study.foreground))
+    return run.kinds(matrix.select(models, run.study.cohort.pool), folds)
+
+
+def named(run: Run, looks: Sequence[str]) -> "pd.DataFrame":
+    """A row for each look and train case: `seed, look, case, planted, strength, grade,
+    kind, strength_of_kind, outcome` (of defects), `accused`."""
+    import pandas as pd
+
+    from casesim.cohort import spoil
+    from casesim.cohort.phantom import catalogue
+    from casesim.similarity.kinds import HARD, NOTHING, short
+
+    controls = (*catalogue.CONTROLS, *spoil.CONTROLS)
+    rows = []
+    for name in looks:
+        table = look(run, *LOOKS[name])
+        for case in run.train:
+            about = run.study.cohort.case(case)
+            planted, _, text = (about.planted or about.spoilt).partition(":")
+            strength = float(text) if text else float("nan")
+            kind, strong = str(table["kind"][case]), float(table["strength"][case])
+            is_defect = bool(planted) and planted not in controls
+            rows.append(
+                {
+                    "seed": run.seed,
+                    "look": name,
+                    "case": case,
+                    "planted": planted,
+                    "strength": strength,
+                    "grade": grade(planted, strength, bool(about.planted))
+                    if is_defect
+                    else (CONTROL if planted else SOUND),
+                    "kind": kind,
+                    "strength_of_kind": strong,
+                    "outcome": outcome(planted, kind) if is_defect else "",
+                    "accused": short(kind) not in (HARD, NOTHING),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def scores(run: Run, rows: bool) -> "pd.DataFrame":
+    """`detection.tsv` of one seed, with the quick look's scores, and what each cost in
+    trainings of the base model."""
+    import pandas as pd
+
+    from casesim.evidence.detection import detection
+    from casesim.evidence.truth import read_truth
+
+    quick = pd.read_csv(run.results / "quick/cases.tsv", sep="\t").set_index("case")
+    cohort = run.results / "cohort.tsv"
+    truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
+    found = {
+        "quick_signature": -quick["suspicion"],
+        "quick_combined": quick["combined_rank"],
+    }
+    if not rows:
+        alone = look(run, rows=False, folds=False)
+        found |= {"base_dice": quick["base_dice"], "channel": -quick["channel_score"]}
+        found |= {"base_signature": -alone["suspicion"]}
+        if "label_quality" in quick:
+            found["cleanlab"] = quick["label_quality"]
+    parts = [detection(truth, found, {"rows": math.nan, "folds": math.nan})]
+    if rows:
+        path = run.results / "evidence/detection.tsv"
+        parts.insert(0, pd.read_csv(path, sep="\t"))
+    whole = pd.concat(parts, ignore_index=True)
+    whole.insert(0, "seed", run.seed)
+    whole["base_trainings"] = whole["score"].map(costs(run, whole["score"].unique()))
+    return whole
+
+
+def costs(run: Run, names: Iterable[str]) -> dict[str, float]:
+    """Iterations of training that each score needs, in those of the base model."""
+    from casesim.evidence.detection import gpu_hours
+
+    parts = {
+        "rows": len(run.train) * run.iterations("finetune") / run.iterations("base"),
+        "folds": float(run.study.config["evidence"]["cleanlab_folds"]),
+    }
+    as_cleanlab = ("quick_signature", "quick_combined")
+    return {
+        name: gpu_hours("cleanlab" if name in as_cleanlab else name, parts)
+        for name in names
+    }
+
+
+def report(table: "pd.DataFrame", found: "pd.DataFrame") -> str:
+    """The tables of the study, in Markdown."""
+    looks = list(dict.fromkeys(table["look"]))
+    lines = []
+    for name in looks:
+        rows = table[table["look"] == name]
+        line: list[object] = [name]
+        for wanted in (GROSS, MODERATE):
+            part = rows[rows["grade"] == wanted]
+            line.append(_share((part["outcome"] == RIGHT).sum(), len(part)))
+        for wanted in (SOUND, CONTROL):
+            part = rows[rows["grade"] == wanted]
+            line.append(_share(part["accused"].sum(), len(part)))
+        lines.append(line)
+    head = ["seen by", "gross: right kind", "moderate: right kind"]
+    summary = common.table([*head, "sound: accused", "controls: accused"], lines)
+    defects = table[table["outcome"] != ""]
+    lines = []
+    groups = defects.groupby(["planted", "grade", "strength"], dropna=False, sort=True)
+    for (planted, how, strength), rows in groups:
+        line = [_plain(planted), how, "" if strength != strength else f"{strength:g}"]
+        for name in looks:
+            counts = rows[rows["look"] == name]["outcome"].value_counts()
+            each = [str(counts.get(o, 0)) for o in (RIGHT, UNNOTICED, ANOTHER)]
+            line.append(", ".join(each))
+        lines.append(line)
+    head = ["planted", "", "strength", *looks]
+    kinds = common.table(head, lines)
+    return (
+        f"{summary}\n\nOf each planted defect: named right, not noticed, called "
+        f"another kind.\n\n{kinds}\n\nAUROC, {_of_seeds(found)}. Cost beside the base "
+        f"model, in trainings of it.\n\n{aurocs(found)}"
+    )
+
+
+def _of_seeds(found: "pd.DataFrame") -> str:
+    if found["seed"].nunique() > 1:
+        return "mean of the seeds (least to greatest)"
+    return "with DeLong's 95 % interval"
+
+
+def aurocs(found: "pd.DataFrame") -> str:
+    """AUROC of each score for each kind of defect, and its cost."""
+    found = found[found["strength"].isna()]
+    columns = list(dict.fromkeys(zip(found["defect"], found["kind"], strict=True)))
+    head = ["score", "cost", *(f"{d}: {_plain(k)}" for d, k in columns)]
+    lines = []
+    for score, rows in found.groupby("score", sort=False):
+        line = [_plain(score), f"{rows['base_trainings'].mean():.1f}"]
+        for defect, kind in columns:
+            part = rows[(rows["defect"] == defect) & (rows["kind"] == kind)]
+            if len(part) > 1:
+                low, high = part["auroc"].min(), part["auroc"].max()
+            else:
+                low, high = part["auroc_low"].iloc[0], part["auroc_high"].iloc[0]
+            line.append(f"{part['auroc'].mean():.2f} ({low:.2f} to {high:.2f})")
+        lines.append(line)
+    return common.table(head, lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({100 * part / whole:.0f} %)" if whole else "-"
+
+
+def _plain(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--config", type=Path, default=common.ROOT / "config/kinds.yaml"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="cohort.path: real cases, if the config needs them"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--quick", action="store_true", help="without fine-tunes")
+    parser.add_argument("--minutes", type=float, help="stop after so many")
+    parser.add_argument("--title", default="Which error is it?")
+    parser.add_argument("--output", type=Path, help="put the tables into this file")
+    arguments = parser.parse_args()
+    work, rows = arguments.work.absolute(), not arguments.quick
+    kinds, detections = [], []
+    for seed in arguments.seeds:
+        run = Run.load(work / f"seed_{seed}", arguments.config, seed, arguments.data)
+        try:
+            tables(run, rows, arguments.minutes)
+        except subprocess.TimeoutExpired:
+            print("The time is over; the same command does the rest.")
+            return
+        looks = [
+            name
+            for name, (by_rows, by_folds) in LOOKS.items()
+            if by_rows <= rows and by_folds <= bool(run.study.folds)
+        ]
+        kinds.append(named(run, looks))
+        detections.append(scores(run, rows))
+    import pandas as pd
+
+    table, found = pd.concat(kinds), pd.concat(detections)
+    table.to_csv(work / "kinds.tsv", sep="\t", index=False)
+    found.to_csv(work / "scores.tsv", sep="\t", index=False)
+    common.publish(arguments.title, report(table, found), arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The arithmetic of the studies: what counts as right, what it costs, their tables."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks import evidence, schedule, studies
+from casesim.similarity import kinds
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> studies.Run:
+    config = Path(__file__).parents[2] / "config/kinds.yaml"
+    return studies.Run.load(tmp_path_factory.mktemp("study"), config, 1, None)
+
+
+def test_a_seed_changes_cohort_and_trainings(run: studies.Run) -> None:
+    assert yaml.safe_load((run.work / "seed.yaml").read_text()) == {
+        "cohort": {"seed": 1},
+        "training": {"seed": 1},
+        "stability": {"seed": 2},
+    }
+    assert run.study.seed == run.study.config["cohort"]["seed"] == 1
+    planted = [
+        case.planted or case.spoilt.partition(":")[0]
+        for case in map(run.study.cohort.case, run.train)
+    ]
+    # Four of each kind that is named, at least.
+    named = [evidence.outcome(name, kinds.OVER) for name in planted if name]
+    assert named.count(evidence.RIGHT) == 4
+    for kind, least in [(kinds.UNDER, 5), (kinds.DISPLACED, 5), (kinds.EXCHANGED, 4)]:
+        found = [evidence.outcome(name, kind) for name in planted if name]
+        assert found.count(evidence.RIGHT) >= least
+
+
+def test_costs_are_trainings_of_the_base_model(run: studies.Run) -> None:
+    found = evidence.costs(run, ["base_dice", "cleanlab", "row_mean", "combined"])
+    rows = len(run.train) * 80 / 1200
+    folds = run.study.config["evidence"]["cleanlab_folds"]
+    assert found == {
+        "base_dice": 0,
+        "cleanlab": folds,
+        "row_mean": pytest.approx(rows),
+        "combined": pytest.approx(rows + folds),
+    }
+    assert evidence.costs(run, ["quick_signature"]) == {"quick_signature": folds}
+
+
+@pytest.mark.parametrize(
+    ("planted", "kind", "expected"),
+    [
+        ("missed_lesion", kinds.UNDER, evidence.RIGHT),
+        ("under_segmentation", kinds.OVER, evidence.ANOTHER),
+        ("other_patient", kinds.HARD, evidence.UNNOTICED),
+        ("shifted_label", kinds.NOTHING, evidence.UNNOTICED),
+        ("swapped_labels", f"{kinds.EXCHANGED}: a and b", evidence.RIGHT),
+        ("corrupted_channel", kinds.BAD_IMAGE, evidence.RIGHT),
+    ],
+)
+def test_what_counts_as_right(planted: str, kind: str, expected: str) -> None:
+    assert evidence.outcome(planted, kind) == expected
+
+
+def test_how_gross_a_defect_is() -> None:
+    assert evidence.grade("over_segmentation", 2, by_phantom=False) == evidence.MODERATE
+    assert evidence.grade("over_segmentation", 3, by_phantom=False) == evidence.GROSS
+    assert evidence.grade("missed_lesion", 0.3, by_phantom=False) == evidence.MODERATE
+    nan = float("nan")
+    assert evidence.grade("missed_lesion", nan, by_phantom=True) == evidence.GROSS
+    assert evidence.grade("swapped_labels", nan, by_phantom=False) == evidence.GROSS
+
+
+def test_the_report_counts() -> None:
+    rows = [
+        ("missed_lesion", 0.3, evidence.MODERATE, evidence.RIGHT, True),
+        ("missed_lesion", 0.3, evidence.MODERATE, evidence.UNNOTICED, False),
+        ("other_patient", float("nan"), evidence.GROSS, evidence.ANOTHER, True),
+        ("", float("nan"), evidence.SOUND, "", False),
+        ("boundary_noise", 1.0, evidence.CONTROL, "", True),
+    ]
+    names = ["planted", "strength", "grade", "outcome", "accused"]
+    table = pd.DataFrame(rows, columns=names).assign(look="matrix", seed=0)
+    found = pd.DataFrame(
+        {
+            "seed": [0, 1],
+            "score": "row_mean",
+            "defect": "label",
+            "kind": "any",
+            "strength": float("nan"),
+            "auroc": [0.8, 0.9],
+            "auroc_low": 0.5,
+            "auroc_high": 1.0,
+            "base_trainings": 2.0,
+        }
+    )
+    text = evidence.report(table, found)
+    assert (
+        "| matrix | 0 of 1 (0 %) | 1 of 2 (50 %) | 0 of 1 (0 %) | 1 of 1 (100 %) |"
+    ) in text
+    assert "| missed lesion | moderate | 0.3 | 1, 1, 0 |" in text
+    assert "| other patient | gross |  | 0, 0, 1 |" in text
+    assert "| row mean | 2.0 | 0.85 (0.80 to 0.90) |" in text
+    one_seed = evidence.aurocs(found.iloc[:1])
+    assert "| row mean | 2.0 | 0.80 (0.50 to 1.00) |" in one_seed
+
+
+def test_the_schedule_begins_with_what_others_are_compared_with(
+    run: studies.Run,
+) -> None:
+    tasks = schedule.plan(run, [10, 100, 50])
+    assert list(dict.fromkeys(task.name for task in tasks)) == [
+        *("100", schedule.REFIT, "50", "10")
+    ]
+    assert len(tasks) == 4 * len(run.train)
+    full, refit, short = tasks[0], tasks[len(run.train)], tasks[-1]
+    assert full.epochs * full.iterations == run.iterations("finetune")
+    assert (refit.epochs, refit.iterations) == (full.epochs, full.iterations)
+    assert refit.seed != full.seed
+    assert short.epochs * short.iterations == run.iterations("finetune") / 10
