@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,21 @@ def test_the_paper_s_schedule() -> None:
         ),
         ({"evidence": {"cleanlab_folds": 1}}, r"1 folds cannot be made of 12"),
         ({"evidence": {"truth": "none.tsv"}}, r"there is no file none\.tsv"),
+        (
+            {"training": {"base": {"initial_lr": "1e-3"}}},
+            r"'1e-3' is not of type 'number'; write .* \(1\.0e-3\)",
+        ),
+        (
+            {"training": {"base": {"initial_lr": math.nan}}},
+            r"initial_lr: nan is no number",
+        ),
+        ({"nnunet": {"target_spacing": [1, 1, math.inf]}}, r"spacing\.2: inf is no"),
+        ({"clusters": {"max_removed_share": math.nan}}, r"share: nan is no number"),
+        ({"training": {"seed": 2**32}}, r"training\.seed: 4294967296 is too large"),
+        ({"regions": {1: [1]}}, r"regions\.1: .* the name 1 for no text; quote it"),
+        ({"regions": {"wt": [1], "WT": [2]}}, r"regions: WT, wt are too much alike"),
+        ({"cohort": {"pool": [date(2021, 1, 2)]}}, r"2021-01-02 for a date; quote it"),
+        ({"cohort": {"pool": [1, 2]}}, r"write case ids in quotes, as '001'"),
     ],
 )
 def test_a_mistake_is_named(config: dict[str, Any], message: str) -> None:

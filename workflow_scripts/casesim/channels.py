@@ -6,7 +6,8 @@ others are z-scored. Air is about -1000 in CT, and 0 is soft tissue; elsewhere 0
 was masked out.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 CT = "ct"
 Z_SCORE = "zscore"
@@ -22,3 +23,12 @@ def normalisation(name: str) -> str:
 def zero_is_background(names: Iterable[str]) -> bool:
     """Whether voxels that are 0 in all of these channels lie outside of the body."""
     return all(normalisation(name) != CT for name in names)
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The channels' names, with their numbers where two are called alike."""
+    times = Counter(names)
+    return [
+        name if times[name] == 1 else f"{name} ({number})"
+        for number, name in enumerate(names)
+    ]

@@ -4,13 +4,17 @@ import copy
 import difflib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from casesim.errors import UserError
 
 CASCADE = "3d_cascade_fullres"
+# numpy and scikit-learn take no larger seed.
+_LARGEST_NUMBER = 2**32 - 1
 
 
 def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:
@@ -24,9 +28,11 @@ def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:
     """
     schema = json.loads(schema_path.read_text(encoding="utf-8"))
     filled = copy.deepcopy(config)
-    _fill_defaults(filled, schema, schema)
-    filled = _whole_numbers(filled, schema, schema)
-    problems = sorted(_schema_problems(filled, schema))
+    problems = sorted(_odd_values(filled))
+    if not problems:
+        _fill_defaults(filled, schema, schema)
+        filled = _whole_numbers(filled, schema, schema)
+        problems = sorted(_schema_problems(filled, schema))
     if not problems:
         _fit_cluster_size(filled)
         problems = sorted(_relation_problems(filled))
@@ -37,6 +43,28 @@ def validate(config: dict[str, Any], schema_path: Path) -> dict[str, Any]:
             "config/README.md explains every key."
         )
     return filled
+
+
+def _odd_values(value: Any, key: str = "") -> Iterator[str]:
+    """What YAML has made of the text, and no schema can refuse."""
+    if isinstance(value, Mapping):
+        for name, child in value.items():
+            inner = f"{key}.{name}" if key else str(name)
+            if not isinstance(name, str):
+                yield f"{inner}: YAML takes the name {name!r} for no text; quote it"
+            yield from _odd_values(child, inner)
+        folded = Counter(str(name).casefold() for name in value)
+        if alike := sorted(str(n) for n in value if folded[str(n).casefold()] > 1):
+            yield f"{key or 'the top level'}: {', '.join(alike)} are too much alike"
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            yield from _odd_values(child, f"{key}.{number}")
+    elif isinstance(value, date):
+        yield f"{key}: YAML takes {value} for a date; quote it"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{key}: {value} is no number to reckon with"
+    elif isinstance(value, int | float) and abs(value) > _LARGEST_NUMBER:
+        yield f"{key}: {value} is too large"
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +148,7 @@ def _schema_problems(config: dict[str, Any], schema: dict[str, Any]) -> Iterator
         elif error.validator == "oneOf":
             branches = {sub.message for sub in error.context or []}
             reasons = "; or ".join(sorted(branches))
-            yield f"{key}: {error.instance!r} does not fit: {reasons}"
+            yield f"{key}: {error.instance!r} does not fit: {reasons}{_quotes(error)}"
         elif error.instance == CASCADE:
             yield (
                 f"{key}: the cascade ({CASCADE}) is not offered: its second stage "
@@ -133,8 +161,31 @@ def _schema_problems(config: dict[str, Any], schema: dict[str, Any]) -> Iterator
         elif error.validator == "not":
             name = repr(error.instance)
             yield f"{key}: {name} is a name with a meaning of its own; choose another"
+        elif error.validator == "type" and _is_number(error.instance):
+            yield (
+                f"{key}: {error.message}; write numbers without quotes, and with a "
+                "point before an exponent (1.0e-3)"
+            )
         else:
             yield f"{key}: {error.message}"
+
+
+def _quotes(error: Any) -> str:
+    """A hint for case ids that YAML takes for numbers."""
+    given = error.instance if isinstance(error.instance, list) else []
+    wants_text = any(
+        "is not of type 'string'" in part.message for part in error.context or []
+    )
+    if wants_text and any(isinstance(name, int | float) for name in given):
+        return "; write case ids in quotes, as '001'"
+    return ""
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _relation_problems(config: dict[str, Any]) -> Iterator[str]:

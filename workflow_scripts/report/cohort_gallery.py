@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 def main() -> None:
     with logged(snakemake.log[0]):
         from casesim import images
+        from casesim.channels import told_apart
         from casesim.report import gallery
 
-        names = snakemake.params.channels
+        names = told_apart(snakemake.params.channels)
         paths = iter(snakemake.input.images)
         cases = []
         for case, label_path in zip(

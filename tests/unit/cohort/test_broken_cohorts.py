@@ -73,6 +73,12 @@ def _(f: Folder) -> None:
     f.label(0).symlink_to(f.root / "gone")
 
 
+@kind("a link to itself", "is a link to nowhere")
+def _(f: Folder) -> None:
+    f.label(0).unlink()
+    f.label(0).symlink_to(f.label(0))
+
+
 @kind("a folder in the place of a file", "is missing")
 def _(f: Folder) -> None:
     f.image(1).unlink()
@@ -178,12 +184,33 @@ for _name, _image, _message in [
     ("a background of -1e6", voxels(-1e6, np.s_[:5]), "no contrast left"),
     ("values beyond 32 bits", voxels(1e300, dtype=np.float64), "32-bit numbers cannot"),
     ("a constant channel", np.full(SHAPE, 7, np.int16), "is constant"),
+    ("values of 1e-300", image_of(0) * 1e-300, "all the same as 32-bit numbers"),
+    ("values of 1e-30", image_of(0) * 1e-30, "too little to be normalised"),
 ]:
 
     def _values(f: Folder, image: Any = _image) -> None:
         save(f.image(0), image)
 
     add(_name, _message, _values)
+
+
+@kind("a scaling in the header beyond 32 bits", "32-bit numbers cannot")
+def _(f: Folder) -> None:
+    image = nib.nifti1.Nifti1Image(image_of(0), affine_of())
+    image.header.set_slope_inter(1e38, 0)
+    nib.save(image, f.image(0))
+    # nibabel writes voxels of its own choice with a scaling of its own.
+    content = bytearray(gzip.decompress(f.image(0).read_bytes()))
+    content[112:120] = struct.pack("<ff", 1e38, 0)
+    f.image(0).write_bytes(gzip.compress(bytes(content)))
+
+
+@kind("one value wherever there is an image", "nothing of it is left")
+def _(f: Folder) -> None:
+    head = np.add.outer(np.arange(SHAPE[0]), np.arange(SHAPE[1]))[..., None] < 9
+    save(f.image(0, 0), np.broadcast_to(9 * head, SHAPE).astype(np.uint8))
+    save(f.image(0, 1), (head * (image_of(0, 1) + 1)).astype(np.int16))
+    save(f.label(0), (head * label_of(0)).astype(np.uint8))
 
 
 @kind("images without anything in them", "No brain voxels")
@@ -360,6 +387,7 @@ for _name, _json, _message in [
         "must name the channels",
     ),
     ("images of another format", {"file_ending": ".dcm"}, "Convert the images"),
+    ("an ending without its dot", {"file_ending": "NII.gz"}, "write .nii.gz"),
     (
         "cases listed without images",
         {"dataset": {"x": {"label": "labelsTr/x.nii.gz"}}},

@@ -123,3 +123,15 @@ def test_files_are_described_as_arrays_are(
     table = describe_cases({"a": (paths[:4], paths[4])}, CHANNEL_NAMES, 2)
     expected = describe(image, label, CHANNEL_NAMES)
     np.testing.assert_allclose(table["value"], expected["value"])
+
+
+def test_channels_of_one_name_get_their_numbers() -> None:
+    """nnU-Net chooses by name, so that several channels may be called `noNorm`."""
+    images = np.random.default_rng(0).normal(100, 20, (3, 2, 8, 20, 20))
+    label = np.zeros(images.shape[2:], np.uint8)
+    parts = [
+        describe(image, label, ["MRI", "MRI"]).assign(case=str(case))
+        for case, image in enumerate(images)
+    ]
+    table = compare(pd.concat(parts, ignore_index=True))
+    assert table["channel"].tolist() == ["MRI (0)", "MRI (1)"] * 3

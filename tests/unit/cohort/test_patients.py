@@ -16,11 +16,19 @@ from casesim.errors import UserError
 
 def test_ids_of_brats_and_bids_name_the_patient() -> None:
     ids = ["BraTS-GLI-00005-100", "BraTS-GLI-00005-101", "BraTS-MEN-00005-000"]
+    ids += ["BraTS-MEN-RT-0004-2", "UPENN-GBM-00002_21", "UCSF-PDGM-0429_FU003d"]
+    ids += ["UCSF-PDGM-0429", "BraTS-SSA-00002-000", "BraTS2021_00002"]
     ids += ["sub-01_ses-02", "sub-01", "BraTS20_Training_001", "x-100", "sub-02_T1w"]
     assert find_patients(ids, None) == {
         "BraTS-GLI-00005-100": "BraTS-GLI-00005",
         "BraTS-GLI-00005-101": "BraTS-GLI-00005",
         "BraTS-MEN-00005-000": "BraTS-MEN-00005",
+        "BraTS-MEN-RT-0004-2": "BraTS-MEN-RT-0004",
+        "UPENN-GBM-00002_21": "UPENN-GBM-00002",
+        "UCSF-PDGM-0429_FU003d": "UCSF-PDGM-0429",
+        "UCSF-PDGM-0429": "UCSF-PDGM-0429",
+        "BraTS-SSA-00002-000": "BraTS-SSA-00002",
+        "BraTS2021_00002": "BraTS2021_00002",
         "sub-01_ses-02": "sub-01",
         "sub-01": "sub-01",
         "sub-02_T1w": "sub-02",

@@ -197,6 +197,21 @@ def test_the_mean_of_regions_is_over_what_the_network_was_trained_on() -> None:
     assert table.loc["mean", "dice"] == pytest.approx((1 + 2 / 3) / 2)
 
 
+def test_fewer_regions_than_labels_are_read_again(tmp_path: Path) -> None:
+    """Two regions of three labels: the confusion is of labels."""
+    found = overlap.score_record(
+        "A",
+        "a",
+        np.array([1, 1, 2, 3]),
+        Reference.of(np.array([1, 2, 2, 3]), (1.0,)),
+        {"WT": (1, 2, 3), "TC": (2, 3)},
+        {},
+    )
+    path = tmp_path / "score.json"
+    path.write_text(json.dumps(found))
+    assert overlap.read_record(path) == found
+
+
 def test_record_leaves_the_background_out() -> None:
     assert list(record()["labels"]) == ["edema", "core", "enhancing"]
     assert record()["labels"]["core"]["fn"] == 1

@@ -22,6 +22,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage, stats
 
+from casesim.channels import told_apart
+
 Array = npt.NDArray[np.float64]
 
 # Of the voxels of a case so many are enough for any of the numbers.
@@ -51,11 +53,12 @@ def describe(
     Args:
         image: (channel, z, y, x).
         labels: (z, y, x); labelled voxels are left out as long as enough are left.
-        names: of the channels.
+        names: of the channels; those of one name get their numbers.
 
     Returns:
         `channel, number, value`, tidy; NaN for what an image without contrast has not.
     """
+    names = told_apart(names)
     data = np.asarray(image, dtype=np.float32)
     head = (data != 0).any(axis=0)
     box = _box(head)

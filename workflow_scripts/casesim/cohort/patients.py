@@ -11,6 +11,12 @@ from casesim.errors import UserError
 KNOWN_IDS = (
     # BraTS 2023 and later: BraTS-GLI-00005-100 is patient 00005, time point 100.
     re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}"),
+    # Its radiotherapy set: BraTS-MEN-RT-0001-1
+    re.compile(r"(BraTS-MEN-RT-\d+)-\d+"),
+    # UPENN-GBM-00001_11, _21: before surgery, and later
+    re.compile(r"(UPENN-GBM-\d+)_\d+"),
+    # UCSF-PDGM-0429, and UCSF-PDGM-0429_FU003d later
+    re.compile(r"(UCSF-PDGM-\d+)(?:_.*)?"),
     # BIDS: sub-01_ses-02
     re.compile(r"(sub-[A-Za-z0-9]+)(?:_.*)?"),
 )

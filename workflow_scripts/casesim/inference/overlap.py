@@ -156,7 +156,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
             for counts in record[group].values():
                 if any(type(counts[name]) is not int for name in COUNTS):
                     raise ValueError("a voxel count is not a whole number")
-        if np.shape(record["confusion"]) != (len(record["labels"]) + 1,) * 2:
+        if np.shape(record["confusion"]) != (len(record["classes"]) + 1,) * 2:
             raise ValueError("the confusion matrix does not fit the labels")
         if {len(record["bands"][name]) for name in ("fp", "fn")} != {LAST_BAND + 1}:
             raise ValueError("the bands of the errors are not those of this version")

@@ -93,3 +93,9 @@ def test_label_numbers_that_are_none(tmp_path: Path, number: str) -> None:
     root = msd_folder(tmp_path, ["a", "b", "c"], labels=labels)
     with pytest.raises(UserError, match=f"label 'b' has the number '{number}', which"):
         load_cohort(config("msd", root))
+
+
+def test_a_list_that_was_written_on_windows(tmp_path: Path) -> None:
+    entries = [{"image": f"imagesTr\\{case}.NII.GZ"} for case in "abc"]
+    root = msd_folder(tmp_path, [*"abc"], training=entries)
+    assert not load_cohort(config("msd", root)).problems

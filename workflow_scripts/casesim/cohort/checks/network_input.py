@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casesim import channels as kinds
+from casesim.cohort.checks.intensities import is_constant
 from casesim.cohort.checks.report import Report
 from casesim.cohort.checks.volumes import Channel
 from casesim.cohort.numbers import shown
@@ -23,6 +24,8 @@ LEAST_SPREAD = 0.05
 MASKED_SHARE = 0.75
 # Percentiles are taken of at most about so many voxels.
 SAMPLED_VOXELS = 10**6
+# What nnU-Net divides by at least.
+SMALLEST_SCALE = 1e-8
 # What a network copes with where nothing is normalised.
 LARGEST_RAW_VALUE = 100.0
 
@@ -62,7 +65,7 @@ def _check_channel(
     with np.errstate(over="ignore", invalid="ignore"):
         volume = volume.astype(np.float32)
         values = volume[inside] if inside is not None else volume.ravel()
-        if values.size == 0 or values.min() == values.max():
+        if values.size == 0:
             return
         low, high = values.min(), values.max()
         if not np.isfinite([low, high]).all():
@@ -72,6 +75,9 @@ def _check_channel(
                 "Replace them by what they stand for: outside the body by the value "
                 "of the background.",
             )
+            return
+        if low == high:
+            _check_constant(channel, box, inside, report)
             return
         if kind == "rgb_to_0_1" and (low < 0 or high > 255):
             report.error(
@@ -88,6 +94,14 @@ def _check_channel(
         if kind not in (kinds.Z_SCORE, "rescale_to_0_1"):
             return
         scale = values.std() if kind == kinds.Z_SCORE else high - low
+        if scale < SMALLEST_SCALE:
+            report.error(
+                f"{channel.place} differs by {shown(high - low)} only: too little to "
+                f"be normalised (nnU-Net divides by {SMALLEST_SCALE:g} at least), so "
+                "that the image has no contrast left.",
+                "Scale its values, so that they span 1 or more.",
+            )
+            return
         if not np.isfinite([values.mean(), scale]).all():
             report.error(
                 f"{channel.place} has {_extreme(channel, values, 0)}: too large "
@@ -100,6 +114,29 @@ def _check_channel(
     # Without a mask the background, whatever its value, is no contrast.
     common = np.median(_faces(volume)) if inside is None else None
     _check_spread(channel, values, common, float(scale), report)
+
+
+def _check_constant(
+    channel: Channel,
+    box: tuple[slice, ...],
+    inside: NDArray[np.bool_] | None,
+    report: Report,
+) -> None:
+    """Report what differs in the file, or in the whole image, and not for a network."""
+    stored = channel.voxels[box]
+    values = stored[inside] if inside is not None else stored
+    if not is_constant(values):
+        report.error(
+            f"{channel.place} has values from {shown(values.min())} to "
+            f"{shown(values.max())}, which are all the same as 32-bit numbers.",
+            "Scale its values, so that they span 1 or more.",
+        )
+    elif inside is not None and not is_constant(channel.voxels):
+        report.warning(
+            f"{channel.place} has the value {shown(values.flat[0])} wherever there is "
+            "an image: normalised, nothing of it is left.",
+            "Replace the channel if it should hold an image.",
+        )
 
 
 def _faces(volume: NDArray[Any]) -> NDArray[Any]:

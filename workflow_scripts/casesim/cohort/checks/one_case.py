@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casesim.channels import told_apart
 from casesim.cohort.cases import Case, Cohort
 from casesim.cohort.checks.grids import check_grids
 from casesim.cohort.checks.intensities import check_images, is_constant
@@ -69,9 +70,13 @@ def check_case(case: Case, cohort: Cohort) -> tuple[list[Problem], Digest | None
 
 
 def _digest(channels: Sequence[Channel], label: Volume | None) -> Digest:
-    varying = [c for c in channels if not is_constant(c.voxels)]
+    names = told_apart([channel.name for channel in channels])
     return Digest(
-        {c.name: _hash(c.voxels, np.float32) for c in varying},
+        {
+            name: _hash(channel.voxels, np.float32)
+            for name, channel in zip(names, channels, strict=True)
+            if not is_constant(channel.voxels)
+        },
         _hash(label.voxels, np.uint8) if label else "",
         int(np.count_nonzero(label.voxels)) if label else 0,
         frozenset(map(int, np.unique(label.voxels))) if label else frozenset(),

@@ -104,13 +104,20 @@ def image_files(
     """
     names = []
     for entry in _entries(folder):
-        if entry.name.startswith(".") or not entry.is_file():
+        if entry.name.startswith(".") or not _leads_to_a_file(entry):
             continue
         if entry.name.endswith(endings):
             names.append(entry.name)
         elif odd is not None and entry.name.lower().endswith(endings):
             odd.append(folder / entry.name)
     return sorted(names)
+
+
+def _leads_to_a_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, or into a folder that may not be read
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

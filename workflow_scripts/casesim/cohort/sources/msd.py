@@ -1,5 +1,6 @@
 """Medical Segmentation Decathlon: one 4-D file for each case."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,10 +97,11 @@ def _compare_training_list(
     """What MSD's list of training cases says against the files."""
     entries = content.get("training")
     listed = Counter(
-        name.removesuffix(".gz").removesuffix(".nii")
+        re.sub(r"(\.nii)?(\.gz)?$", "", name, flags=re.IGNORECASE)
         for entry in (entries if isinstance(entries, list) else [])
         if isinstance(entry, dict)
-        for name in [str(entry.get("image", "")).rpartition("/")[2]]
+        # Written on Windows, perhaps.
+        for name in [re.split(r"[\\/]", str(entry.get("image", "")))[-1]]
     )
     problems = [
         Problem(

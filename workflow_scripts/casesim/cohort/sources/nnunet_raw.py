@@ -51,6 +51,9 @@ def read(config: Mapping[str, Any]) -> Found:
         )
     ending = content.get("file_ending", ".nii.gz")
     if ending not in formats.ENDINGS:
+        meant = f".{str(ending).lower().lstrip('.')}"
+        if meant in formats.ENDINGS:
+            raise UserError(f"{path}: file_ending is {ending}; write {meant}.")
         raise UserError(
             f"{path}: file_ending is {ending}; {', '.join(formats.ENDINGS)} can be "
             "read. Convert the images (without loss: label maps must keep their "
