@@ -43,14 +43,15 @@ def measure(setting: common.Setting, case: str, number: int) -> dict[str, Second
     from casesim.nnunet import checkpoints, preprocessing
 
     stems = [setting.stem(case)]
+
+    def train(name: str, iterations: int) -> Path:
+        return common.train(setting, f"{name}-{setting.threads}", stems, iterations)
+
+    checkpoint = train("first", 2)
     # What a training takes beside its iterations is in both.
-    few, many = (
-        timed(lambda n=n: common.train(setting, f"t{setting.threads}-{n}", stems, n))  # type: ignore[misc]
-        for n in (2, 2 + number)
-    )
-    model = checkpoints.load_model(
-        setting.checkpoint(f"t{setting.threads}-2"), torch.device("cpu")
-    )
+    few = timed(lambda: train("few", 2))
+    many = timed(lambda: train("many", 2 + number))
+    model = checkpoints.load_model(checkpoint, torch.device("cpu"))
     data, _, _ = preprocessing.load_preprocessed(stems[0])
     torch.set_num_threads(setting.threads)
     sliding_window.predict_logits(model, data)

@@ -22,7 +22,7 @@ from casesim import settings
 from casesim.cohort.fingerprints import Fingerprints
 from casesim.errors import UserError
 from casesim.files import speak_plainly
-from casesim.processes import places
+from casesim.processes import devices, places
 from casesim.study import Study, image_files
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -83,17 +83,26 @@ def tell_changes():
         FINGERPRINTS.save()
 
 
-def share_cpu():
-    """Without a GPU, let jobs that ask for one run side by side; return their threads.
+def share_devices():
+    """Let as many jobs compute at a time as devices allow; return the threads of each.
 
-    `--resources gpu=1` says how many GPUs there are, and so nothing where there is none.
-    Whether jobs are submitted to other machines is told by the number of submissions.
+    Without a GPU each core has one: `--resources gpu=1` says how many GPUs there are, and
+    so nothing where there is none. Whether jobs are submitted to other machines is told by
+    the number of submissions. `gpu_slots`, a resource that no job asks for, is how many
+    trainings may share a GPU, told to the jobs by their environment.
     """
     limit = workflow.global_resources.get("gpu").value
-    submits = workflow.resource_settings.nodes is not None
-    if not workflow.is_main_process or submits or not places.computes_here(limit):
+    slots = workflow.global_resources.get("gpu_slots").value
+    if slots is not None:
+        os.environ[devices.VARIABLE] = str(slots)
+    cores = workflow.resource_settings.cores or 1
+    if not workflow.is_main_process or workflow.resource_settings.nodes is not None:
         return places.THREADS_WITH_GPU
-    number = places.how_many(workflow.resource_settings.cores or 1)
+    if not places.computes_here(limit):
+        # Else cores would let fewer jobs run than there are slots.
+        each = cores // (limit or 1) if (slots or 1) > 1 else cores
+        return max(1, min(places.THREADS_WITH_GPU, each))
+    number = places.how_many(cores)
     os.environ[places.VARIABLE] = str(number)
     logger.info(
         f"No GPU is used: up to {number} trainings or cells at a time, of one thread each."
@@ -113,7 +122,7 @@ if workflow.is_main_process:
     if SOURCES or OWN_FILES:
         tell_changes()
 # Of a job that trains or segments.
-THREADS = share_cpu()
+THREADS = share_devices()
 
 
 # The python that runs Snakemake also runs the `predict` client. Where that lies, and where

@@ -203,14 +203,27 @@ def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
     assert not tagged & untagged
 
 
-@pytest.mark.parametrize(("gpus", "threads"), [("", 1), ("0", 8)])
+@pytest.mark.parametrize(
+    ("gpus", "resources", "threads"),
+    [
+        ("", ["gpu=1"], 1),
+        ("0", ["gpu=1"], 8),
+        # Four trainings on one GPU share the cores, too.
+        ("0", ["gpu=4", "gpu_slots=4"], 4),
+    ],
+)
 def test_only_a_gpu_s_jobs_take_as_many_threads_as_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, threads: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: str,
+    resources: list[str],
+    threads: int,
 ) -> None:
     """On a CPU results depend on their number, which is therefore always the same."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     target = "results/scores/base/phantom_001.json"
-    output = succeeded(Checkout(tmp_path).run(target, "-n", "-p", "--cores", "16"))
+    options = ["-n", "-p", "--cores", "16", "--resources", *resources]
+    output = succeeded(Checkout(tmp_path).run(target, *options))
     assert f"--threads {threads} --gpu 1" in output
     training = output.split("rule train_base:")[1].split("rule ")[0]
     assert (f"threads: {threads}" in training) is (threads > 1)

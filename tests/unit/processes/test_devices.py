@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from casesim.processes import devices, locks, service
+from casesim.errors import UserError
+from casesim.processes import card_memory, devices, locks, service
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,131 @@ def test_device_of_a_killed_job_is_free(runtime: Path) -> None:
             assert slot.name == "cpu0"
 
 
+def test_trainings_share_gpus_of_two_slots(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each GPU has one training before any has two; the last place is the first slot's,
+    where the predictor of the GPU is."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv(devices.VARIABLE, "2")
+    monkeypatch.setattr(devices, "_LONGEST_SECONDS", 0.1)
+    with ExitStack() as held:
+        # Clients take the first slot, beside whatever trains in the second.
+        client = held.enter_context(devices.reserve(1, shared=True))
+        assert client.name == "gpu0"
+        slots = [held.enter_context(devices.reserve(1)) for _ in range(3)]
+        assert [slot.name for slot in slots] == ["gpu0.1", "gpu1.1", "gpu1"]
+        assert [slot.gpu for slot in slots] == ["0", "1", "1"]
+        assert {devices.first_slot(slot.name) for slot in slots} == {"gpu0", "gpu1"}
+        with pytest.raises(UserError, match="a free GPU"):
+            devices.reserve(1)
+        client.close()
+        held.enter_context(devices.reserve(1))
+        # All slots train now, and cells wait.
+        with pytest.raises(UserError, match="a free GPU"):
+            devices.reserve(1, shared=True)
+        held.pop_all()
+        for slot in slots:
+            slot.close()
+
+
+def test_a_slot_is_free_when_its_training_dies(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv(devices.VARIABLE, "2")
+    code = (
+        "from casesim.processes import devices; import time; s = devices.reserve(1);"
+        "print(s.name, flush=True); time.sleep(60)"
+    )
+    path = str(Path(devices.__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline().strip() == "gpu0.1"
+        with devices.reserve(1) as slot:
+            assert slot.name == "gpu0"
+        job.kill()
+        job.wait()
+        with devices.reserve(1) as slot:
+            assert slot.name == "gpu0.1"
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
+def test_a_number_of_slots_that_is_none(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(devices.VARIABLE, text)
+    with pytest.raises(UserError, match="share a GPU, 1 or more"):
+        devices.reserve(0)
+
+
+class Card:
+    """A GPU as torch shows it: what is free at each look, and the part taken of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+        torch = pytest.importorskip("torch")
+        self.free, self.asked, self.part = list(free), [""], 0.0
+        del self.asked[0]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        monkeypatch.setattr(service, "release", self.asked.append)
+        monkeypatch.setattr(card_memory, "_SECONDS_BETWEEN_LOOKS", 0.01)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", self.look)
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.take)
+        self.out_of_memory = torch.OutOfMemoryError
+
+    def look(self) -> tuple[int, int]:
+        free = self.free.pop(0) if len(self.free) > 1 else self.free[0]
+        return free << 30, 80 << 30
+
+    def take(self, part: float) -> None:
+        self.part = part
+
+
+def test_a_training_keeps_to_its_part_of_the_memory(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = Card(monkeypatch, 5, 6, 17, 18)
+    monkeypatch.setenv(devices.VARIABLE, "4")
+    with devices.acquire(1) as device:
+        assert device == "cuda:0"
+    # The predictor is asked for its memory, once; then others are waited for.
+    assert card.asked == ["gpu0.3", "gpu0"]
+    assert card.part == pytest.approx(0.225)
+    said = capsys.readouterr().err
+    assert "Waiting for 18.0 GB of the GPU's memory, of which 6.0 GB are free" in said
+    with pytest.raises(UserError, match="fewer slots than 4"), devices.acquire(1):
+        raise card.out_of_memory("CUDA out of memory")
+
+
+def test_memory_that_nobody_gives_back(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Card(monkeypatch, 1)
+    monkeypatch.setenv(devices.VARIABLE, "2")
+    monkeypatch.setattr(card_memory, "_LONGEST_SECONDS", 0.05)
+    with pytest.raises(UserError, match="Other programs hold it"), devices.acquire(1):
+        pass
+    # The slot is not kept.
+    assert locks.try_lock(str(runtime / "casesim/gpu0.1.device")) is not None
+
+
+def test_a_gpu_of_one_slot_has_all_its_memory(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(monkeypatch, 0)
+    with devices.acquire(1) as device:
+        assert device == "cuda:0"
+    assert card.part == 0
+    with pytest.raises(card.out_of_memory), devices.acquire(1):
+        raise card.out_of_memory("CUDA out of memory")
+
+
 def test_slurm_jobs_number_their_gpus_apart(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,13 +246,14 @@ def test_slurm_jobs_number_their_gpus_apart(
             assert (first.name, second.name) == ("job7-gpu0", "job8-gpu0")
 
 
+@pytest.mark.parametrize("variable", ["SLURM_STEP_GPUS", "SLURM_SHARDS_ON_NODE"])
 def test_a_gpu_that_slurm_calls_by_another_name_is_used(
-    runtime: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     with devices.reserve(0) as slot:
         assert slot.gpu is None
-    monkeypatch.setenv("SLURM_STEP_GPUS", "2")
+    monkeypatch.setenv(variable, "2")
     with devices.reserve(0) as slot:
         assert slot.gpu == "2"
 

@@ -1,8 +1,10 @@
-"""Which device a job computes on, so that at most one computes on each.
+"""Which device a job computes on, so that no two are in each other's way.
 
 The workflow engine counts GPUs but does not say which one a job may use. Each visible
 GPU is a slot, and so is each place on the CPU; a slot is held by a lock file that the
-kernel frees when its holder dies, however it dies.
+kernel frees when its holder dies, however it dies. A GPU can be given several slots
+(`VARIABLE`): small trainings leave most of a large card idle. Each then keeps to its
+part of the memory (`card_memory`), and cells go to one predictor, in the first slot.
 
 Only light modules are imported, for the reason given in `locks`.
 """
@@ -15,18 +17,34 @@ import sys
 import time
 from zlib import crc32
 
+from casesim.errors import UserError
 from casesim.processes import locks, service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from casesim.processes.waiting import Wait
 
+# How many trainings may share a GPU; told to the jobs by the workflow.
+VARIABLE = "CASESIM_GPU_SLOTS"
+
+# Told to a job that has a GPU, or a part of one that SLURM shares out.
+_GIVEN_BY_SLURM = ("SLURM_STEP_GPUS", "SLURM_SHARDS_ON_NODE")
 _SECONDS_BETWEEN_LOOKS = 0.05
 # Another run of the same user can hold a GPU for as long as a training takes.
 _LONGEST_SECONDS = 24 * 3600.0
+
+
+def slots_of_a_gpu() -> int:
+    """How many trainings may share a GPU; raises `UserError` for what is no number."""
+    text = os.environ.get(VARIABLE) or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(
+            f"{VARIABLE} is {text!r}: so many trainings share a GPU, 1 or more."
+        )
+    return int(text)
 
 
 def visible_gpus() -> list[str]:
@@ -92,18 +110,21 @@ def reserve(number: int, shared: bool = False) -> Slot:
     `number` is the job's `gpu` resource: 0 takes a place on the CPU, as does any number
     where no GPU is visible. More than one GPU is never used by one job. A GPU that
     SLURM has given to the job is used in any case: some sites have it asked for by
-    another name (`gres`).
+    another name (`gres`), or share it out (`shard`).
 
     `shared` is for clients of the resident predictor, which itself serves one at a
     time: when no device is free, they may queue for one that other clients hold.
-    Without it, the holder is alone. Raises `UserError` when none is free for a day.
+    Without it, the holder is alone in its slot, and takes the last one that is free, so
+    that the first is left to the predictor while there are others. Raises `UserError`
+    when none is free for a day.
     """
     folder = locks.private_folder()
-    given = number > 0 or os.environ.get("SLURM_STEP_GPUS")
+    given = number > 0 or any(map(os.environ.get, _GIVEN_BY_SLURM))
     gpus = visible_gpus() if given else []
+    places = range(1 if shared else slots_of_a_gpu())[::-1]
     wait = None
     while True:
-        for name, gpu in _slots(gpus):
+        for name, gpu in _slots(gpus, places):
             lock = locks.try_lock(os.path.join(folder, f"{name}.device"))
             # A lock is not made shared in one step: another job can come in between.
             if lock is not None and (
@@ -111,13 +132,13 @@ def reserve(number: int, shared: bool = False) -> Slot:
             ):
                 return Slot(name, gpu, lock)
         if shared:
-            for name, gpu in _slots(gpus):
+            for name, gpu in _slots(gpus, places):
                 lock = locks.try_lock(
                     os.path.join(folder, f"{name}.device"), fcntl.LOCK_SH
                 )
                 if lock is not None:
                     return Slot(name, gpu, lock)
-        wait = wait or _wait(folder, next(_slots(gpus))[0])
+        wait = wait or _wait(folder, next(_slots(gpus, places))[0])
         wait.look()
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
@@ -138,9 +159,10 @@ def acquire(number: int) -> "Acquired":
     """Hold a device alone for a training job: `with acquire(gpu) as device:`.
 
     `number` is the job's `gpu` resource; `device` is a torch device name, "cuda:0" or
-    "cpu". A resident predictor on the same device gives its memory back first. To be
-    called before CUDA is first used, because the device is chosen by setting
-    `CUDA_VISIBLE_DEVICES`.
+    "cpu". A resident predictor in the same slot gives its memory back first, and on a
+    GPU of several slots so much has to be free as is a slot's. To be called before CUDA
+    is first used, because the device is chosen by setting `CUDA_VISIBLE_DEVICES`. When
+    memory runs out in such a slot, raises `UserError` instead.
     """
     return Acquired(number)
 
@@ -153,8 +175,21 @@ class Acquired:
 
     def __enter__(self) -> str:
         self._slot = reserve(self._number)
+        try:
+            return self._made_ready()
+        except BaseException:
+            self._slot.close()
+            raise
+
+    def _made_ready(self) -> str:
         service.release(self._slot.name)
-        return torch_device(self._slot.gpu)
+        device = torch_device(self._slot.gpu)
+        self._slots = 1 if device == "cpu" else slots_of_a_gpu()
+        if self._slots > 1:
+            from casesim.processes import card_memory
+
+            card_memory.take_part(self._slots, first_slot(self._slot.name))
+        return device
 
     def __exit__(
         self,
@@ -163,6 +198,16 @@ class Acquired:
         trace: "TracebackType | None",
     ) -> None:
         self._slot.close()
+        if self._slots > 1 and kind is not None and kind.__name__ == "OutOfMemoryError":
+            raise UserError(
+                f"Its part of the GPU's memory was too small for this job: {error}. "
+                f"Give a GPU fewer slots than {self._slots} (gpu_slots)."
+            ) from error
+
+
+def first_slot(name: str) -> str:
+    """The slot of the same GPU in which its predictor is."""
+    return name.partition(".")[0]
 
 
 def torch_device(gpu: str | None) -> str:
@@ -183,12 +228,16 @@ def torch_device(gpu: str | None) -> str:
     return "cpu"
 
 
-def _slots(gpus: list[str]) -> "Iterator[tuple[str, str | None]]":
+def _slots(
+    gpus: list[str], places: "Iterable[int]"
+) -> "Iterator[tuple[str, str | None]]":
+    """Slots as names and GPUs: every GPU's first of `places`, then the next one's."""
     job = os.environ.get("SLURM_JOB_ID")
     prefix = f"job{job}-" if job else ""
-    for gpu in gpus:
-        short = gpu if gpu.isdigit() else f"{crc32(gpu.encode()):08x}"
-        yield f"{prefix}gpu{short}", gpu
+    for place in places:
+        for gpu in gpus:
+            short = gpu if gpu.isdigit() else f"{crc32(gpu.encode()):08x}"
+            yield f"{prefix}gpu{short}{f'.{place}' if place else ''}", gpu
     if not gpus:
         for number in itertools.count():
             yield f"{prefix}cpu{number}", None
