@@ -107,9 +107,20 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     assert re.findall(r"<h2>(\w+)</h2>", page) == ["odd", "sure", "new"]
     assert page.count('src="data:image/png;base64,') == 3
     assert page.count('class="look"') == 1
+    # The table has them in the same order, and says which one to label first.
+    lines = re.findall(r"<tr><td>(.*?)</tr>", page)
+    assert [re.findall(r'href="(.*?)">(.*?)<', line) for line in lines] == [
+        [("#case1", "odd")],
+        [("#case2", "sure")],
+        [("#case3", "new")],
+    ]
+    assert [re.findall(r"(\d)</td>", line)[-1] for line in lines] == ["1", "3", "2"]
+    assert [f'id="case{number}"' in page for number in range(5)] == [
+        *(False, True, True, True, False)
+    ]
     assert "Predicted Dice 0.40 (0.20 to 0.60)." in page
     assert "No Dice predicted." in page
-    assert "A &amp; B. The interval is meant" in page
+    assert "A &amp; B. Nobody has labelled" in page
     assert "&lt;o&gt;" in page
     # The same page for the same input.
     assert new_cases.page(told, files, LABELS, "FLAIR", "A & B.", 0.9) == page

@@ -17,6 +17,7 @@ from casesim.adaptive.regressor import MIN_CALIBRATION, Fit
 from casesim.adaptive.table import BASE, KEYS
 from casesim.errors import UserError
 from casesim.files import atomic_path
+from casesim.inference import overlap
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,14 @@ def describe(summary: Mapping[str, Any], region: str) -> str:
             "their raw confidence, and no Dice is promised. Raise cohort.calibration."
         )
     base = found["by_case"]
+    what = "mean of the labels" if region == overlap.MEAN else region
+    # Not "-0.000".
+    bias = round(base["bias"], 3) + 0.0
     return (
-        f"Out of fold, the base model's Dice ({region}) is predicted with a mean error "
-        f"of {base['mae']:.3f} ({base['mae_of_mean']:.3f} if the mean were said of "
-        f"all), bias {base['bias']:+.3f}, rank correlation "
-        f"{base['rank_correlation']:.2f}, {found['n_cases']} cases."
+        f"On {found['n_cases']} calibration cases, each left out of the learning, the "
+        f"base model's Dice ({what}) is predicted with a mean error of "
+        f"{base['mae']:.3f} ({base['mae_of_mean']:.3f} if their mean were said of "
+        f"all), bias {bias:+.3f}, rank correlation {base['rank_correlation']:.2f}."
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from casesim.adaptive import arrivals, outlook
+from casesim.adaptive import arrivals, labelling, outlook
 from casesim.images import read_axial
 from casesim.report import slices
 
@@ -25,7 +25,16 @@ section.look { border-left: 5px solid #D55E00; padding-left: 1em; }
 img { max-width: 100%; } .dice { font-size: 1.3em; font-weight: 600; }
 .words { font-weight: 600; } p.note { color: #555; max-width: 46em; }
 code { background: #f3f3f3; padding: 0 .2em; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { text-align: left; padding: .2em 1.2em .2em 0; border-bottom: 1px solid #ddd; }
+td.number { font-variant-numeric: tabular-nums; }
 """
+
+_INTRODUCTION = (
+    "Each case is segmented by several models together, and the better a model is "
+    "predicted to do on it, the more it counts. Beside the segmentation are the train "
+    "cases whose models count most: the case <em>leans on</em> them."
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,12 @@ def page(
     order = told.sort_values(
         ["predicted_dice", "case"], na_position="last", kind="stable"
     )
-    sections = [_section(row, files, labels, channel) for _, row in order.iterrows()]
+    sections = [
+        _section(number, row, files, labels, channel)
+        for number, (_, row) in enumerate(order.iterrows(), start=1)
+    ]
     promise = (
+        " Nobody has labelled the cases below: their Dice is predicted in the same way."
         f" The interval is meant to hold the true Dice of {level:.0%} of cases <em>"
         "like the calibration cases</em>; a case of another site or scanner voids it."
         if told["predicted_dice"].notna().any()
@@ -70,39 +83,66 @@ def page(
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>New cases</title>
 <style>{_STYLE}</style></head><body>
-<h1>New cases ({len(told)}), the least sure first</h1>
+<h1>New cases ({len(told)}), the lowest predicted Dice first</h1>
+<p class="note">{_INTRODUCTION}</p>
 <p class="note">{html.escape(fit)}{promise}</p>
+{_overview(order)}
 {"".join(sections)}
 </body></html>
 """
 
 
+def _overview(order: pd.DataFrame) -> str:
+    """All cases in one table, with the place of each in the order of labelling."""
+    places = labelling.labelling_order(order).set_index("case")["order"]
+    lines = [
+        f'<tr><td><a href="#case{number}">{html.escape(str(row["case"]))}</a></td>'
+        f'<td class="number">{html.escape(dice_in_numbers(row))}</td>'
+        f"<td>{html.escape(str(row['words']))}</td>"
+        f'<td class="number">{places[row["case"]]}</td></tr>'
+        for number, (_, row) in enumerate(order.iterrows(), start=1)
+    ]
+    return (
+        "<table><tr><th>case</th><th>predicted Dice (interval)</th>"
+        "<th>what to think of it</th><th>order of labelling</th></tr>"
+        f"{''.join(lines)}</table>"
+    )
+
+
 def _section(
-    row: pd.Series, files: Files, labels: Mapping[str, int], channel: str
+    number: int,
+    row: pd.Series,
+    files: Files,
+    labels: Mapping[str, int],
+    channel: str,
 ) -> str:
     case = str(row["case"])
     words = str(row["words"])
     look = words in (outlook.LOOK, outlook.UNLIKE)
     figure = draw(case, arrivals.names(row, "leans_on"), files, labels, channel)
     alt = f"{case} and the train cases its segmentation leans on"
-    return f"""<section{' class="look"' if look else ""}>
+    return f"""<section id="case{number}"{' class="look"' if look else ""}>
 <h2>{html.escape(case)}</h2>
 <p><span class="dice">{html.escape(dice_text(row))}</span>
-<span class="words">{html.escape(words)}</span></p>
+<span class="words">{html.escape(words[:1].upper() + words[1:])}.</span></p>
 <img alt="{html.escape(alt)}" src="data:image/png;base64,{_png(figure)}">
-<p><code>{html.escape(str(row["segmentation"]))}</code></p>
+<p>Segmentation: <code>{html.escape(str(row["segmentation"]))}</code></p>
 </section>
 """
 
 
 def dice_text(row: pd.Series) -> str:
-    """The predicted Dice with its interval, as it is written for people."""
+    """The predicted Dice with its interval, as a sentence."""
+    found = dice_in_numbers(row)
+    return f"Predicted Dice {found}." if found else "No Dice predicted."
+
+
+def dice_in_numbers(row: pd.Series) -> str:
+    """The predicted Dice with its interval; nothing where none is predicted."""
     predicted, low, high = (
         float(row[name]) for name in ("predicted_dice", "low", "high")
     )
-    if math.isnan(predicted):
-        return "No Dice predicted."
-    return f"Predicted Dice {predicted:.2f} ({low:.2f} to {high:.2f})."
+    return "" if math.isnan(predicted) else f"{predicted:.2f} ({low:.2f} to {high:.2f})"
 
 
 def draw(
