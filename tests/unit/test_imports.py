@@ -19,7 +19,16 @@ PACKAGE = SCRIPTS / "casesim"
 # From the ground up.
 LINES = (
     (
-        *("cells", "channels", "errors", "files", "images", "process_table", "runs"),
+        *(
+            "cells",
+            "channels",
+            "errors",
+            "files",
+            "images",
+            "process_table",
+            "records",
+            "runs",
+        ),
         *("settings", "termination"),
     ),
     ("cohort", "nnunet", "processes"),

@@ -6,6 +6,7 @@ The real rules on files without content, by scripts that write down their names.
 import os
 import re
 import shutil
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,9 +224,17 @@ def one_arm_more(study: Study) -> Jobs:
     return new | COMPARISON | EXPLORED | CONFIG_KEPT
 
 
+def damaged_note(study: Study) -> Jobs:
+    """A power cut has taken what Snakemake noted of one output."""
+    name = urlsafe_b64encode(b"results/summary.md").decode()
+    os.truncate(study.checkout.path(".snakemake/metadata", name), 0)
+    return {"summary"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        damaged_note,
         *(label_of_the_pool, older_image_of_the_pool, older_label_of_a_judge),
         *(grown_pool, shrunk_pool, grown_rows, one_judge_more, touched),
         *(base_epochs, finetune_epochs_and_a_judge, another_distance, one_arm_more),

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from casesim import records
 from casesim.errors import UserError
 from casesim.files import atomic_path
 from casesim.process_table import (
@@ -69,6 +70,8 @@ def arrive(folder: Path = Path()) -> str | None:
     try:
         if _flock(lock, fcntl.LOCK_EX):
             message = _remove_stale_locks(folder)
+            if not any((folder / LOCKS).glob("*.lock")):
+                message = _distrust_damaged(folder, message)
         deadline = time.monotonic() + _SECONDS_TO_LOOK
         while not _flock(lock, fcntl.LOCK_SH) and time.monotonic() < deadline:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -130,6 +133,17 @@ def _remove_stale_locks(folder: Path) -> str | None:
                 if time.time() - path.stat().st_mtime > _SECONDS_TO_PLAN:
                     path.unlink()
     return message
+
+
+def _distrust_damaged(folder: Path, message: str | None) -> str | None:
+    number = records.distrust_damaged(folder)
+    if not number:
+        return message
+    told = (
+        f"What Snakemake noted of {number} finished files is damaged, as after a power "
+        "cut: whether they are up to date is not known, so they are made again."
+    )
+    return f"{message} {told}" if message else told
 
 
 def _is_anybody_here(folder: Path) -> bool:
