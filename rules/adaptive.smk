@@ -10,6 +10,7 @@ rule predict_label_free:
     input:
         checkpoint=lambda w: ADAPTIVE.checkpoint(w.adaptive_model, w.case),
         data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        first_stage_data=expand("{folder}/{{case}}.b2nd", folder=FIRST_STAGE),
     output:
         label_map=f"{ALONE}/label_maps/{{adaptive_model}}/{{case}}.nii.gz",
         cell=f"{ALONE}/cells/{{adaptive_model}}/{{case}}.json",
@@ -170,6 +171,7 @@ rule segment_adaptive:
     input:
         weights=f"{ALONE}/weights/{{case}}.json",
         data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        first_stage_data=expand("{folder}/{{case}}.b2nd", folder=FIRST_STAGE),
         checkpoints=expand(
             "results/models/{model}/fold_all/checkpoint_final.pth",
             model=ADAPTIVE.candidates,

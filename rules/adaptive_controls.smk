@@ -4,19 +4,21 @@
 rule continue_base:
     """The control that decides: the base trained on, for as long as a fine-tune."""
     input:
-        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.pool),
+        cases=list_preprocessed(COHORT.pool),
         training_cases=lambda w: (
             ["results/pruning/worst_cluster/training_cases.txt"]
             if w.continued == "continued_kept"
             else []
         ),
         base="results/models/base/fold_all/checkpoint_final.pth",
+        base_first_stage=first_stage("results/models/base"),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
         checkpoint=f"{ALONE}/models/{{continued}}/seed{{seed}}/fold_all/checkpoint_final.pth",
         plans=f"{ALONE}/models/{{continued}}/seed{{seed}}/plans.json",
         dataset=f"{ALONE}/models/{{continued}}/seed{{seed}}/dataset.json",
+        first_stage=first_stage(f"{ALONE}/models/{{continued}}/seed{{seed}}"),
     log:
         "logs/continue_base/{continued}_seed{seed}.log",
     benchmark:
@@ -40,15 +42,17 @@ rule continue_base:
 rule finetune_for_case:
     """The base trained on, on the train cases that are predicted to suit a case."""
     input:
-        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.train),
+        cases=list_preprocessed(COHORT.train),
         selection=f"{ALONE}/selection/{{case}}.tsv",
         base="results/models/base/fold_all/checkpoint_final.pth",
+        base_first_stage=first_stage("results/models/base"),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
         checkpoint=f"{ALONE}/models/{FOR_CASE}/{{case}}/fold_all/checkpoint_final.pth",
         plans=f"{ALONE}/models/{FOR_CASE}/{{case}}/plans.json",
         dataset=f"{ALONE}/models/{FOR_CASE}/{{case}}/dataset.json",
+        first_stage=first_stage(f"{ALONE}/models/{FOR_CASE}/{{case}}"),
     log:
         "logs/finetune_for_case/{case}.log",
     benchmark:

@@ -163,6 +163,20 @@ rule preprocess_case:
         "../workflow_scripts/cohort/preprocess_case.py"
 
 
+# A cascade's first stage has its cases at a spacing of its own.
+for stage in STUDY.stages[:-1]:
+
+    use rule preprocess_case as preprocess_first_stage with:
+        output:
+            data=f"{PREPROCESSED}/{case_folder(stage)}/{{case}}.b2nd",
+            seg=f"{PREPROCESSED}/{case_folder(stage)}/{{case}}_seg.b2nd",
+            properties=f"{PREPROCESSED}/{case_folder(stage)}/{{case}}.pkl",
+        log:
+            "logs/preprocess_first_stage/{case}.log",
+        params:
+            configuration=stage,
+
+
 rule import_correction:
     """A corrected label map, checked as any cohort's; the original stays."""
     input:
@@ -196,8 +210,21 @@ use rule preprocess_case as preprocess_correction with:
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
-        data=f"{CORRECTED}/{{case}}.b2nd",
-        seg=f"{CORRECTED}/{{case}}_seg.b2nd",
-        properties=f"{CORRECTED}/{{case}}.pkl",
+        data=f"{CORRECTED}/{case_folder(STUDY.stages[-1])}/{{case}}.b2nd",
+        seg=f"{CORRECTED}/{case_folder(STUDY.stages[-1])}/{{case}}_seg.b2nd",
+        properties=f"{CORRECTED}/{case_folder(STUDY.stages[-1])}/{{case}}.pkl",
     log:
         "logs/preprocess_correction/{case}.log",
+
+
+for stage in STUDY.stages[:-1]:
+
+    use rule preprocess_correction as preprocess_correction_first_stage with:
+        output:
+            data=f"{CORRECTED}/{case_folder(stage)}/{{case}}.b2nd",
+            seg=f"{CORRECTED}/{case_folder(stage)}/{{case}}_seg.b2nd",
+            properties=f"{CORRECTED}/{case_folder(stage)}/{{case}}.pkl",
+        log:
+            "logs/preprocess_correction_first_stage/{case}.log",
+        params:
+            configuration=stage,

@@ -8,6 +8,7 @@ rule label_quality:
             f"results/models/folds/{STUDY.folds[w.case]}/fold_all/checkpoint_final.pth"
         ),
         data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        first_stage_data=expand("{folder}/{{case}}.b2nd", folder=FIRST_STAGE),
     output:
         score="results/evidence/label_quality/{case}.json",
     log:

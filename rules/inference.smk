@@ -21,7 +21,9 @@ rule predict:
     """
     input:
         checkpoint="results/models/{model}/fold_all/checkpoint_final.pth",
+        first_stage=first_stage("results/models/{model}"),
         data=f"{CASES_2D_OR_3D}/{{case}}.b2nd",
+        first_stage_data=expand("{folder}/{{case}}.b2nd", folder=FIRST_STAGE),
         label=f"{RAW}/labelsTr/{{case}}.nii.gz",
     output:
         prediction="results/predictions/{model}/{case}.nii.gz",

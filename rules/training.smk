@@ -6,18 +6,23 @@
 
 
 COPIES = range(config["augmentation"]["copies"])
+# Of a cascade, in a folder for each stage.
+COPIES_OF_STAGE = [""]
+if len(STUDY.stages) > 1:
+    COPIES_OF_STAGE = [f"{case_folder(stage)}/" for stage in STUDY.stages]
 
 
 rule train_base:
     """The start of everything else: nnU-Net on the whole pool."""
     input:
-        cases=expand(f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=COHORT.pool),
+        cases=list_preprocessed(COHORT.pool),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
         checkpoint="results/models/base/fold_all/checkpoint_final.pth",
         plans="results/models/base/plans.json",
         dataset="results/models/base/dataset.json",
+        first_stage=first_stage("results/models/base"),
     log:
         "logs/train_base.log",
     benchmark:
@@ -51,6 +56,7 @@ if STUDY.own_checkpoint:
             checkpoint="results/models/base/fold_all/checkpoint_final.pth",
             plans="results/models/base/plans.json",
             dataset="results/models/base/dataset.json",
+            first_stage=first_stage("results/models/base"),
         log:
             "logs/adopt_base.log",
         conda:
@@ -77,7 +83,8 @@ rule augment_case:
     output:
         copies=temp(
             expand(
-                "results/augmented/{{case}}/copy_{copy}{file}",
+                "results/augmented/{{case}}/{stage}copy_{copy}{file}",
+                stage=COPIES_OF_STAGE,
                 copy=COPIES,
                 file=[".b2nd", "_seg.b2nd", ".pkl"],
             )
@@ -102,12 +109,14 @@ rule finetune:
     input:
         copies=rules.augment_case.output.copies,
         base="results/models/base/fold_all/checkpoint_final.pth",
+        base_first_stage=first_stage("results/models/base"),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
         checkpoint="results/models/finetuned/{case}/fold_all/checkpoint_final.pth",
         plans="results/models/finetuned/{case}/plans.json",
         dataset="results/models/finetuned/{case}/dataset.json",
+        first_stage=first_stage("results/models/finetuned/{case}"),
     log:
         "logs/finetune/{case}.log",
     benchmark:
@@ -129,7 +138,8 @@ use rule augment_case as augment_case_again with:
     output:
         copies=temp(
             expand(
-                "results/augmented_again/{{case}}/copy_{copy}{file}",
+                "results/augmented_again/{{case}}/{stage}copy_{copy}{file}",
+                stage=COPIES_OF_STAGE,
                 copy=COPIES,
                 file=[".b2nd", "_seg.b2nd", ".pkl"],
             )
@@ -144,12 +154,14 @@ use rule finetune as refit with:
     input:
         copies=rules.augment_case_again.output.copies,
         base="results/models/base/fold_all/checkpoint_final.pth",
+        base_first_stage=first_stage("results/models/base"),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
         checkpoint="results/models/refitted/{case}/fold_all/checkpoint_final.pth",
         plans="results/models/refitted/{case}/plans.json",
         dataset="results/models/refitted/{case}/dataset.json",
+        first_stage=first_stage("results/models/refitted/{case}"),
     log:
         "logs/refit/{case}.log",
     benchmark:
@@ -171,6 +183,7 @@ rule retrain:
         checkpoint="results/models/retrained/{retrained}/fold_all/checkpoint_final.pth",
         plans="results/models/retrained/{retrained}/plans.json",
         dataset="results/models/retrained/{retrained}/dataset.json",
+        first_stage=first_stage("results/models/retrained/{retrained}"),
     log:
         "logs/retrain/{retrained}.log",
     benchmark:
@@ -190,15 +203,14 @@ rule retrain:
 
 use rule train_base as train_fold with:
     input:
-        cases=lambda w: expand(
-            f"{CASES_2D_OR_3D}/{{case}}.b2nd", case=STUDY.outside(int(w.fold))
-        ),
+        cases=lambda w: list_preprocessed(STUDY.outside(int(w.fold))),
         plans=f"{PREPROCESSED}/nnUNetPlans.json",
         dataset=f"{PREPROCESSED}/dataset.json",
     output:
         checkpoint="results/models/folds/{fold}/fold_all/checkpoint_final.pth",
         plans="results/models/folds/{fold}/plans.json",
         dataset="results/models/folds/{fold}/dataset.json",
+        first_stage=first_stage("results/models/folds/{fold}"),
     log:
         "logs/train_fold/{fold}.log",
     benchmark:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from casesim.nnunet import planning, preprocessing
+from casesim.nnunet import planning, preprocessing, stages
+from casesim.nnunet.files import write_json
 
 CHANNELS = ["FLAIR", "T1w", "T1gd", "T2w"]
 LABELS = {"background": 0, "edema": 1, "core": 2, "rim": 3}
@@ -44,11 +45,13 @@ class TinyCohort:
         return [self.stem(case) for case in POOL]
 
 
-def tiny_case(seed: int, gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def tiny_case(
+    seed: int, gain: float = 1.0, size: float = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """An ellipsoid brain with three nested lesion labels: (4, 12, 32, 32), (12, 32,
-    32)."""
+    32), `size` times as many voxels along each axis."""
     draw = np.random.default_rng(seed)
-    z, y, x = np.mgrid[:12, :32, :32]
+    z, y, x = np.mgrid[: 12 * size, : 32 * size, : 32 * size] / size
     brain = ((z - 6) / 5) ** 2 + ((y - 16) / 14) ** 2 + ((x - 16) / 13) ** 2 < 1
     cy, cx = draw.integers(13, 19, 2)
     lesion = ((z - 6) / 4) ** 2 + ((y - cy) / 7) ** 2 + ((x - cx) / 6) ** 2
@@ -65,6 +68,45 @@ def _write(array: np.ndarray, path: Path) -> None:
     image.SetSpacing(SPACING[::-1])
     path.parent.mkdir(parents=True, exist_ok=True)
     SimpleITK.WriteImage(image, str(path))
+
+
+@pytest.fixture(scope="session")
+def cascade_cohort(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
+    """Four cases, preprocessed for both stages of the cascade; do not change them.
+
+    Planned with a GPU of 10 MB in mind, so that they are large.
+    """
+    root = tmp_path_factory.mktemp("cascade")
+    cohort = TinyCohort(root / "raw", root / "preprocessed")
+    statistics = ("max", "mean", "median", "min", "std")
+    percentiles = ("percentile_00_5", "percentile_99_5")
+    fingerprint = {
+        "spacings": [list(SPACING)] * 4,
+        "shapes_after_crop": [[15, 41, 39]] * 4,
+        "median_relative_size_after_cropping": 1.0,
+        "foreground_intensity_properties_per_channel": {
+            str(i): dict.fromkeys(statistics + percentiles, 1.0) for i in range(4)
+        },
+    }
+    dataset = planning.dataset_json(POOL, CHANNELS, LABELS)
+    plans = planning.plans_for(fingerprint, dataset, {"gpu_memory_target_gb": 0.01})
+    write_json(cohort.plans, plans)
+    write_json(cohort.dataset, dataset)
+    for seed, case in enumerate(POOL):
+        image, label = tiny_case(seed, size=1.5)
+        for channel, path in zip(image, cohort.images(case), strict=True):
+            _write(channel, path)
+        _write(label, cohort.label(case))
+        for stage in stages.stages(stages.CASCADE):
+            preprocessing.preprocess_case(
+                cohort.images(case),
+                cohort.label(case),
+                cohort.plans,
+                cohort.dataset,
+                stage,
+                cohort.stem(case, stage),
+            )
+    return cohort
 
 
 @pytest.fixture(scope="session")

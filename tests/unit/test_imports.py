@@ -32,7 +32,9 @@ LINES = (
         *("settings", "termination"),
     ),
     ("cohort", "nnunet", "processes"),
-    ("training", "inference"),
+    ("inference",),
+    # A cascade trains its second stage on what its first one predicts.
+    ("training",),
     ("similarity",),
     ("pruning",),
     ("evidence",),
@@ -182,7 +184,7 @@ def test_the_test_sees_what_it_should() -> None:
     assert problems("casesim.nnunet.x", {"casesim.training.trainer"})
     assert problems("casesim.processes.x", {"casesim.nnunet.jobs"})
     assert problems("casesim.runs", {"casesim.processes.locks"})
-    assert problems("casesim.training.x", {"casesim.inference.predictor"})
+    assert problems("casesim.inference.x", {"casesim.training.cascade"})
     assert not problems("casesim.training.x", {"casesim.nnunet.jobs", "casesim.files"})
     tree = ast.parse(
         "import casesim.errors as e\n"

@@ -92,10 +92,7 @@ def test_the_paper_s_schedule() -> None:
         ({"cohort": {"source": "dicom"}}, r"cohort\.source: 'dicom' is not one of"),
         ({"cohort": {"source": "msd"}}, r"cohort\.path: the folder .* is needed"),
         ({"cohort": {"pool": 3, "train_cases": 4}}, r"4 train cases .* pool of 3"),
-        (
-            {"nnunet": {"configuration": "3d_cascade_fullres"}},
-            r"nnunet\.configuration: the cascade .* Use 3d_fullres, .* or 3d_lowres",
-        ),
+        ({"nnunet": {"configuration": "3d"}}, r"'3d' is not one of .*'3d_fullres'"),
         ({"training": {"base": {"epochs": 0}}}, r"training\.base\.epochs: 0 is less"),
         ({"augmentation": {"elastic_alpha": [9, 1]}}, r"9 is larger than 1"),
         ({"clusters": {"number": "many"}}, r"clusters\.number: 'many' does not fit"),

@@ -92,6 +92,18 @@ def test_trainings_name_all_that_weights_depend_on() -> None:
     assert [asked.runtime("base", attempt) for attempt in (1, 2)] == ["12m", "24m"]
 
 
+def test_a_cascade_trains_two_stages_in_one_job() -> None:
+    asked = study(nnunet={"configuration": "3d_cascade_fullres"})
+    assert asked.stages == ["3d_lowres", "3d_cascade_fullres"]
+    assert asked.training("base")["configuration"] == "3d_cascade_fullres"
+    # Twice as long, and 20 s for each of the five cases of the pool in between.
+    assert asked.runtime("base", 1) == "15m"
+    assert asked.predict_options == [
+        *study().predict_options,
+        "--first-stage=3d_lowres",
+    ]
+
+
 def test_an_import_does_not_depend_on_the_case_s_role() -> None:
     roles = [
         study(),

@@ -12,7 +12,6 @@ from typing import Any
 
 from casesim.errors import UserError
 
-CASCADE = "3d_cascade_fullres"
 # numpy and scikit-learn take no larger seed.
 _LARGEST_NUMBER = 2**32 - 1
 
@@ -149,13 +148,6 @@ def _schema_problems(config: dict[str, Any], schema: dict[str, Any]) -> Iterator
             branches = {sub.message for sub in error.context or []}
             reasons = "; or ".join(sorted(branches))
             yield f"{key}: {error.instance!r} does not fit: {reasons}{_quotes(error)}"
-        elif error.instance == CASCADE:
-            yield (
-                f"{key}: the cascade ({CASCADE}) is not offered: its second stage "
-                "takes the first one's predictions as input, for every model and every "
-                "case. Use 3d_fullres, the cascade's resolution in one stage, or "
-                "3d_lowres, its first stage alone"
-            )
         elif error.validator == "contains":
             yield f"{key}: must contain {error.validator_value['const']!r}"
         elif error.validator == "not":

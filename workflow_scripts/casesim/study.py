@@ -19,6 +19,7 @@ from casesim.cohort.loading import load_cohort
 from casesim.cohort.selection import choose_refits
 from casesim.cohort.targets import IGNORE
 from casesim.evidence import label_quality
+from casesim.nnunet import stages
 from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms, decisions
 
@@ -189,9 +190,9 @@ class Study:
 
     @property
     def own_checkpoint(self) -> list[str]:
-        """The network that the user brings; empty where the base model is trained."""
-        checkpoint = self.own_network.checkpoint
-        return [checkpoint] if checkpoint else []
+        """The network that the user brings, of a cascade those of both stages, the
+        first one first; empty where the base model is trained."""
+        return self.own_network.checkpoints(self.config["nnunet"]["configuration"])
 
     @cached_property
     def planning(self) -> dict[str, Any]:
@@ -315,6 +316,11 @@ class Study:
 
     # Trainings
 
+    @cached_property
+    def stages(self) -> list[str]:
+        """The configurations that a model is made of: one, or the cascade's two."""
+        return stages.stages(self.config["nnunet"]["configuration"])
+
     def training(self, kind: str, seed: int | None = None) -> dict[str, Any]:
         """Everything that weights depend on, apart from files; `kind` base or finetune.
 
@@ -340,6 +346,8 @@ class Study:
         retry."""
         schedule = self.config["training"][kind]
         seconds = 0.4 * schedule["epochs"] * schedule["iterations_per_epoch"]
+        # Of a cascade, both stages, and the pool segmented in between.
+        seconds += (seconds + 20 * len(self.cohort.pool)) * (len(self.stages) - 1)
         return f"{attempt * (10 + int(seconds / 60))}m"
 
     def case_record(self, case: str) -> dict[str, Any]:
@@ -404,6 +412,7 @@ class Study:
             *("--tile-step", str(options["tile_step"])),
             *("--labels", labels, "--regions", regions),
             *([] if ignore is None else ["--ignore", str(ignore)]),
+            *(f"--first-stage={first}" for first in self.stages[:-1]),
         ]
 
     # Results

@@ -13,8 +13,8 @@ def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.nnunet import adoption
 
-        adoption.adopt(
-            snakemake.input.network[0],
+        adoption.adopt_all(
+            list(snakemake.input.network),
             snakemake.input.plans,
             snakemake.input.dataset,
             snakemake.params.configuration,

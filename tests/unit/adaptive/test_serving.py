@@ -94,6 +94,9 @@ class FakeKeeper:
         assert label is None
         return self._future(type("Case", (), {"data": "data", "properties": {}})())
 
+    def first_stage(self, data: Path, configuration: str | None) -> Any:
+        return configuration and self._future(data.with_name(configuration))
+
     def model(self, checkpoint: Path) -> Any:
         self.loaded.append(str(checkpoint))
         return self._future(checkpoint)
@@ -134,6 +137,9 @@ def test_a_cell_goes_to_the_one_model() -> None:
     assert "m on b (cpu): network 1.000 s" in text
     assert keeper.loaded == ["/w/c.pth"]
     assert asked["regions"] == {"edema": (1,), "core": (2,), "WT": (1, 2)}
+    assert asked["first"] is None
+    made.run(serving.parse_job("/w", [*arguments, "--first-stage=3d_lowres"]))
+    assert asked["first"] == Path("/w/3d_lowres")
 
 
 def test_ensembles_find_their_models(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_job_of_the_workflows_command_line() -> None:
     assert job.ignore is None
     assert job.regions == {"WT": (1, 2), "x=y": (2,)}
     assert job.options == {"mirroring": False, "tile_step": 0.25, "bfloat16": False}
+    assert job.first_stage is None
 
 
 @pytest.mark.parametrize("text", ["1,2", "=1", "a=", "a=x"])

@@ -12,6 +12,7 @@ from casesim.errors import UserError
 from casesim.nnunet import planning
 from casesim.nnunet.files import read_json
 from casesim.nnunet.own_network import OwnNetwork, check_spacing
+from casesim.nnunet.stages import CASCADE, stages
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 
@@ -108,6 +109,37 @@ def test_inherited_settings_are_found(model: Path) -> None:
     assert "inherits from 'nowhere'" in problems(
         OwnNetwork(str(model / "plans.json"), None), "mine"
     )
+
+
+def test_both_stages_of_a_cascade(cascade_cohort: TinyCohort, tmp_path: Path) -> None:
+    """As nnU-Net leaves them: a model folder for each, side by side."""
+    folders = [
+        tmp_path / f"nnUNetTrainer__nnUNetPlans__{stage}" for stage in stages(CASCADE)
+    ]
+    for folder in folders:
+        (folder / "fold_0").mkdir(parents=True)
+        for name in ("plans", "dataset"):
+            source = getattr(cascade_cohort, name)
+            (folder / f"{name}.json").write_text(source.read_text())
+    first, second = (folder / CHECKPOINT for folder in folders)
+    second.touch()
+    own = OwnNetwork(None, str(second))
+    assert f"is looked for in {first}, where there is none" in problems(own, CASCADE)
+    first.touch()
+    own.check(CASCADE, CHANNELS, LABELS)
+    assert own.checkpoints(CASCADE) == [str(first), str(second)]
+    assert own.checkpoints("3d_fullres") == [str(second)]
+    # As this workflow has them: one inside the other.
+    inside = folders[1] / "3d_lowres" / CHECKPOINT
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    assert own.checkpoints(CASCADE) == [str(inside), str(second)]
+    assert OwnNetwork(None, None).checkpoints(CASCADE) == []
+
+    plans = read_json(cascade_cohort.plans)
+    del plans["configurations"]["3d_lowres"]
+    (folders[1] / "plans.json").write_text(json.dumps(plans))
+    assert "whose first stage is not 3d_lowres" in problems(own, CASCADE)
 
 
 def test_readers_that_turn_images_are_refused(model: Path) -> None:

@@ -134,12 +134,37 @@ def test_3d_lowres_that_the_planner_makes(replan: Replan) -> None:
     assert "3d_lowres" in plans["configurations"]
 
 
+def test_a_cascade_that_the_planner_does_not_make(
+    replan: Replan, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="no configuration 3d_cascade_full") as error:
+        replan(configuration="3d_cascade_fullres")
+    assert "hardly larger than the patch of 3d_fullres" in str(error.value)
+    assert "Set nnunet.configuration to 3d_fullres" in str(error.value)
+    assert _files(tmp_path) == []
+
+
+def test_a_cascade_that_the_planner_makes(replan: Replan) -> None:
+    plans = replan(
+        {"shapes_after_crop": [[96, 128, 128]] * len(POOL)},
+        configuration="3d_cascade_fullres",
+        gpu_memory_target_gb=0.5,
+        batch_size=3,
+    )["configurations"]
+    assert plans["3d_cascade_fullres"]["previous_stage"] == "3d_lowres"
+    assert plans["3d_cascade_fullres"]["batch_size"] == 3
+    assert plans["3d_lowres"]["batch_size"] == 3
+    assert plans["3d_fullres"]["batch_size"] == 2
+
+
 def test_plans_without_the_configuration(tiny_cohort: TinyCohort) -> None:
     with pytest.raises(UserError, match="no configuration 3d_lowres"):
         planning.load_plans(tiny_cohort.plans, "3d_lowres")
 
 
-@pytest.mark.parametrize(("name", "gb"), [("ResEncM", 8), ("ResEncL", 24)])
+@pytest.mark.parametrize(
+    ("name", "gb"), [("ResEncM", 8), ("ResEncL", 24), ("ResEncXL", 40)]
+)
 def test_presets_plan_as_nnunet_s_command_does(
     name: str, gb: float, replan: Replan, tmp_path: Path, tiny_cohort: TinyCohort
 ) -> None:
@@ -171,7 +196,8 @@ def test_presets_plan_as_nnunet_s_command_does(
         check=True,
         capture_output=True,
     )
-    expected = read_json(preprocessed / f"nnUNetResEncUNet{name[-1]}Plans.json")
+    size = name.removeprefix("ResEnc")
+    expected = read_json(preprocessed / f"nnUNetResEncUNet{size}Plans.json")
     assert expected["experiment_planner_used"] == f"nnUNetPlanner{name}"
     expected["plans_name"] = "nnUNetPlans"
     assert ours == expected

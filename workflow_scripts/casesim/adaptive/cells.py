@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from casesim.adaptive import confidence, ensemble
 from casesim.adaptive.table import write_json
+from casesim.inference import cascade
 from casesim.inference.label_maps import to_label_map, write_label_map
 from casesim.inference.sliding_window import predict_logits
 
@@ -28,6 +29,7 @@ def run_label_free(
     case: str,
     regions: Mapping[str, Sequence[int]],
     options: Mapping[str, Any],
+    first: cascade.Preprocessed | None = None,
 ) -> dict[str, float]:
     """One model on one case: label map and label-free features; seconds by step.
 
@@ -37,9 +39,11 @@ def run_label_free(
         cell_path: gets what `table.read_cell` reads; written last.
         regions: labels, and unions of labels, by name.
         options: of `predict_logits`.
+        first: the case as it is preprocessed for a cascade's first stage.
     """
     start = time.perf_counter()
-    logits = predict_logits(model, data, **options)
+    shown = cascade.input_of(model, data, properties, first, options)
+    logits = predict_logits(model, shown, **options)
     said = confidence.from_logits(logits, regions)
     computed = time.perf_counter()
     label_map = to_label_map(model, logits, properties)
@@ -65,6 +69,7 @@ def run_ensembles(
     properties: Mapping[str, Any],
     label_map_path: Callable[[str], Path],
     options: Mapping[str, Any],
+    first: cascade.Preprocessed | None = None,
 ) -> dict[str, float]:
     """Segment one case with every ensemble; seconds by step.
 
@@ -74,6 +79,7 @@ def run_ensembles(
         data, properties: of the preprocessed case.
         label_map_path: where the label map of an ensemble goes.
         options: of `predict_logits`.
+        first: the case as it is preprocessed for a cascade's first stage.
     """
     start = time.perf_counter()
     last: Model | None = None
@@ -81,7 +87,8 @@ def run_ensembles(
     def logits(name: str) -> Any:
         nonlocal last
         last = load(name)
-        return predict_logits(last, data, **options)
+        shown = cascade.input_of(last, data, properties, first, options)
+        return predict_logits(last, shown, **options)
 
     combined = ensemble.combine(weights, logits)
     computed = time.perf_counter()

@@ -36,6 +36,7 @@ class Cell:
     options: dict[str, Any]
     # Of no use where no label is read.
     ignore: int | None = None
+    first_stage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Ensembles:
     options: dict[str, Any]
     # Of no use where no label is read.
     ignore: int | None = None
+    first_stage: str | None = None
 
 
 def parse_job(directory: str, arguments: list[str]) -> Cell | Ensembles:
@@ -96,6 +98,7 @@ class Predictor:
         # What is missing is reported when the request's turn comes.
         with suppress(UserError):
             self._keeper.case(job.data, None)
+            self._keeper.first_stage(job.data, job.first_stage)
             if isinstance(job, Cell):
                 self._keeper.model(job.checkpoint)
 
@@ -110,19 +113,21 @@ class Predictor:
         start = time.perf_counter()
         self._keeper.use_threads(job.threads)
         loading = self._keeper.case(job.data, None)
+        loading_first = self._keeper.first_stage(job.data, job.first_stage)
+        case, _ = loading.result()
+        first = loading_first.result()[0] if loading_first else None
         if isinstance(job, Cell):
-            seconds = self._run_cell(job, loading)
+            seconds = self._run_cell(job, case, first)
             what = job.model
         else:
-            seconds = self._run_ensembles(job, loading)
+            seconds = self._run_ensembles(job, case, first)
             what = ", ".join(read_weights(job.weights))
         seconds["all"] = time.perf_counter() - start
         steps = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
         return f"{what} on {job.case} ({self._keeper.device}): {steps}"
 
-    def _run_cell(self, job: Cell, loading: Any) -> dict[str, float]:
+    def _run_cell(self, job: Cell, case: Any, first: Any) -> dict[str, float]:
         model, _ = self._keeper.model(job.checkpoint).result()
-        case, _ = loading.result()
         self._keeper.trim()
         return self._cells.run_label_free(
             model=model,
@@ -134,11 +139,10 @@ class Predictor:
             case=job.case,
             regions={**job.labels, **job.regions},
             options=job.options,
+            first=first,
         )
 
-    def _run_ensembles(self, job: Ensembles, loading: Any) -> dict[str, float]:
-        case, _ = loading.result()
-
+    def _run_ensembles(self, job: Ensembles, case: Any, first: Any) -> dict[str, float]:
         def load(name: str) -> Any:
             path = job.models / name / "fold_all" / "checkpoint_final.pth"
             model, _ = self._keeper.model(path).result()
@@ -152,6 +156,7 @@ class Predictor:
             properties=case.properties,
             label_map_path=lambda name: job.label_maps / name / f"{job.case}.nii.gz",
             options=job.options,
+            first=first,
         )
 
     def release(self) -> None:

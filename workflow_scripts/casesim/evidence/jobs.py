@@ -41,9 +41,10 @@ def label_quality(
     import torch
 
     from casesim.evidence.label_quality import label_quality
-    from casesim.inference import overlap, sliding_window
+    from casesim.inference import cascade, overlap, sliding_window
+    from casesim.inference.keeping import LoadedCase
     from casesim.inference.surface import Reference
-    from casesim.nnunet import checkpoints, preprocessing
+    from casesim.nnunet import checkpoints, preprocessing, stages
     from casesim.nnunet.files import write_json
     from casesim.processes import devices
 
@@ -53,7 +54,13 @@ def label_quality(
         raise ValueError(f"{stem} was preprocessed without its label map")
     with devices.acquire(gpu) as device:
         model = checkpoints.load_model(checkpoint, device)
-        logits = sliding_window.predict_logits(model, data, **options).cpu().numpy()
+        first = None
+        if configuration := stages.first_stage(model.configuration):
+            coarse = stages.beside(stem, configuration)
+            image, _, of_image = preprocessing.load_preprocessed(coarse)
+            first = LoadedCase(image, of_image, None)
+        shown = cascade.input_of(model, data, properties, first, options)
+        logits = sliding_window.predict_logits(model, shown, **options).cpu().numpy()
     quality = label_quality(labels[0], logits)
     forward = model.plans_manager.transpose_forward
     spacing = [float(properties["spacing"][axis]) for axis in forward]

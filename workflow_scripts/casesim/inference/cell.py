@@ -12,7 +12,7 @@ import torch
 
 from casesim.errors import UserError
 from casesim.files import atomic_path
-from casesim.inference import overlap
+from casesim.inference import cascade, overlap
 from casesim.inference.label_maps import (
     read_reference,
     to_label_map,
@@ -39,6 +39,7 @@ def run_cell(
     regions: Mapping[str, Sequence[int]],
     options: Mapping[str, Any],
     reference: Reference | None = None,
+    first: cascade.Preprocessed | None = None,
 ) -> dict[str, float]:
     """Segment one case with one model, write label map and score; seconds by step.
 
@@ -46,16 +47,18 @@ def run_cell(
     as in `overlap.score_record`, `options` may hold `mirroring`, `tile_step`,
     `batch_size` and `bfloat16` of `predict_logits`. `reference` is the content of
     `label_path` (`read_reference`), if it has been read before; what it ignores is what
-    the network was trained to ignore. The score is written
-    last: a score file means that the cell is complete.
+    the network was trained to ignore. `first` is the case as it is preprocessed for a
+    cascade's first stage. The score is written last: a score file means that the cell
+    is complete.
 
-    Returns the seconds of `network`, `resample` (to the original grid), `write` and
-    `score` (reading the reference included, writing the score file not). Raises
-    `UserError` for a reference that cannot be read or has another shape.
+    Returns the seconds of `network` (of a cascade, both), `resample` (to the original
+    grid), `write` and `score` (reading the reference included, writing the score file
+    not). Raises `UserError` for a reference that cannot be read or has another shape.
     """
     device = next(model.network.parameters()).device
     clock = _Clock(device)
-    logits = predict_logits(model, data, **options)
+    shown = cascade.input_of(model, data, properties, first, options)
+    logits = predict_logits(model, shown, **options)
     clock.lap("network")
     prediction = to_label_map(model, logits, properties)
     clock.lap("resample")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.inference.loading import Cache
+from casesim.nnunet import stages
 from casesim.processes import places
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ class Keeper:
 
     def _load_model(self, checkpoint: Path) -> tuple[checkpoints.Model, int]:
         model = self._checkpoints.load_model(checkpoint, self.device)
-        tensors = model.network.state_dict().values()
-        return model, sum(tensor.nbytes for tensor in tensors)
+        return model, sum(
+            tensor.nbytes
+            for network in model.networks
+            for tensor in network.state_dict().values()
+        )
 
     def _load_case(
         self, data: Path, *label: Path, ignore: int | None
@@ -103,6 +107,15 @@ class Keeper:
         files = [data] if label is None else [data, label]
         properties = data.with_suffix(".pkl")
         return self._cases.fetch(*files, also=(properties,), ignore=ignore)
+
+    def first_stage(self, data: Path, configuration: str | None) -> Future[Any] | None:
+        """A case as it is preprocessed for a cascade's first stage; None without one.
+
+        `data` is the case's own file, `configuration` that of the first stage.
+        """
+        if configuration is None:
+            return None
+        return self.case(stages.beside(data, configuration), None)
 
     def trim(self) -> None:
         """Forget what failed, and the least recently used beyond the budget."""

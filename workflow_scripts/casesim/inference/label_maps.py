@@ -43,19 +43,36 @@ def to_label_map(
     ones over earlier ones (`convert_probabilities_to_segmentation`). `properties` are
     the preprocessed case's.
     """
-    with torch.inference_mode():
-        labels = _resampled_labels(model, logits, properties).cpu().numpy()
+    labels = to_cropped_label_map(model, logits, properties)
     whole = np.zeros(properties["shape_before_cropping"], np.uint8)
     whole = insert_crop_into_image(whole, labels, properties["bbox_used_for_cropping"])
     return whole.transpose(model.plans_manager.transpose_backward)
 
 
-def _resampled_labels(
+def to_cropped_label_map(
     model: Model, logits: torch.Tensor, properties: Mapping[str, Any]
-) -> torch.Tensor:
-    """Label map before cropping is reverted; nnU-Net's `resample_data_or_seg`."""
-    shape = [int(n) for n in properties["shape_after_cropping_and_before_resampling"]]
+) -> np.ndarray:
+    """As `to_label_map`, but cropped, and with the axes in the order of the plans."""
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    to = [properties["spacing"][i] for i in model.plans_manager.transpose_forward]
+    return labels_of_shape(model, logits, shape, to)
 
+
+def labels_of_shape(
+    model: Model, logits: torch.Tensor, shape: Sequence[int], to: Sequence[float]
+) -> np.ndarray:
+    """Labels, uint8, of logits (class, ...) that are resampled to a shape.
+
+    As nnU-Net's `resample_data_or_seg`: where the model's spacing or that which is
+    resampled `to` (mm) is much coarser along one axis, slices across it are copied.
+    """
+    with torch.inference_mode():
+        return _resampled_labels(model, logits, [*map(int, shape)], to).cpu().numpy()
+
+
+def _resampled_labels(
+    model: Model, logits: torch.Tensor, shape: list[int], to: Sequence[float]
+) -> torch.Tensor:
     def choose(logits: torch.Tensor) -> torch.Tensor:
         if not model.label_manager.has_regions:
             return _largest(logits)
@@ -64,8 +81,7 @@ def _resampled_labels(
     if list(logits.shape[1:]) == shape:
         return choose(logits)
     configuration = model.configuration_manager
-    to = [properties["spacing"][i] for i in model.plans_manager.transpose_forward]
-    spacing = list(configuration.spacing)
+    to, spacing = list(to), list(configuration.spacing)
     spacing = to[: len(to) - len(spacing)] + spacing
     resample = configuration.resampling_fn_probabilities
     if not _is_linear(resample):

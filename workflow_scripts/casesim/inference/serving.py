@@ -34,6 +34,7 @@ class Job:
     regions: dict[str, tuple[int, ...]]
     options: dict[str, Any]
     ignore: int | None = None
+    first_stage: str | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,6 +51,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--labels", required=True, type=parse_regions)
         self.add_argument("--regions", required=True, type=parse_regions)
         self.add_argument("--ignore", type=int)
+        self.add_argument("--first-stage")
         self.add_argument("--tile-step", default=0.5, type=float)
         switch = argparse.BooleanOptionalAction
         self.add_argument("--mirroring", default=True, action=switch)
@@ -126,6 +128,7 @@ class NnunetPredictor:
         # What is missing is reported when the request's turn comes.
         with suppress(UserError):
             self._keeper.case(job.data, job.label, job.ignore)
+            self._keeper.first_stage(job.data, job.first_stage)
             self._keeper.model(job.checkpoint)
 
     def run(self, job: Job) -> str:
@@ -140,14 +143,17 @@ class NnunetPredictor:
         start = time.perf_counter()
         self._keeper.use_threads(job.threads)
         loading_case = self._keeper.case(job.data, job.label, job.ignore)
+        loading_first = self._keeper.first_stage(job.data, job.first_stage)
         model, _ = self._keeper.model(job.checkpoint).result()
         case, _ = loading_case.result()
+        first = loading_first.result()[0] if loading_first else None
         self._keeper.trim()
         loaded = time.perf_counter() - start
         seconds = self._cell.run_cell(
             model=model,
             data=case.data,
             properties=case.properties,
+            first=first,
             reference=case.reference,
             label_path=job.label,
             prediction_path=job.prediction,

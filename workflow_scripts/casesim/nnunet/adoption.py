@@ -5,12 +5,13 @@ torch is imported inside the functions, for the reason given in `planning`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
-from casesim.nnunet import checkpoints
+from casesim.nnunet import checkpoints, stages
 from casesim.nnunet.files import PathLike, read_json
 from casesim.nnunet.planning import load_plans
 
@@ -73,6 +74,20 @@ def adopt(
         configuration,
         content["inference_allowed_mirroring_axes"],
     )
+
+
+def adopt_all(
+    networks: Sequence[PathLike],
+    plans: PathLike,
+    dataset: PathLike,
+    configuration: str,
+    out_folder: PathLike,
+) -> None:
+    """`adopt` for each stage of a configuration; `networks` has the first one first."""
+    for network, stage in zip(networks, stages.stages(configuration), strict=True):
+        folder = Path(out_folder)
+        folder = folder if stage == configuration else folder / stage
+        adopt(network, plans, dataset, stage, folder)
 
 
 def _read(path: PathLike) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from casesim.errors import UserError
 from casesim.files import atomic_path
 from casesim.nnunet.files import PathLike, damaged, read_json, write_json
 from casesim.nnunet.planning import load_plans
+from casesim.nnunet.stages import first_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Model:
 
     `network` is in evaluation mode, without deep supervision, in float32 on its device.
     `allowed_mirroring_axes` are spatial axes of the plans' order, 0 being the first.
+    `first_stage` is the model whose label maps a cascade's network takes as input.
     """
 
     network: torch.nn.Module
@@ -43,6 +45,13 @@ class Model:
     label_manager: LabelManager
     allowed_mirroring_axes: tuple[int, ...] | None
     configuration: str
+    first_stage: Model | None = None
+
+    @property
+    def networks(self) -> list[torch.nn.Module]:
+        """The networks of all stages, this one's last."""
+        before = [] if self.first_stage is None else self.first_stage.networks
+        return [*before, self.network]
 
 
 def read_checkpoint(path: PathLike) -> dict[str, Any]:
@@ -92,8 +101,9 @@ def load_model(checkpoint_path: PathLike, device: str | torch.device) -> Model:
     """Load a model folder's checkpoint for inference.
 
     `checkpoint_path` is FOLDER/fold_all/checkpoint_final.pth, with plans.json and
-    dataset.json in FOLDER. Raises `UserError` naming the file that is missing, damaged
-    or does not fit the plans.
+    dataset.json in FOLDER, and of a cascade the first stage's folder (`stages`), which
+    is loaded as well. Raises `UserError` naming the file that is missing, damaged or
+    does not fit the plans.
     """
     import torch
 
@@ -124,6 +134,7 @@ def load_model(checkpoint_path: PathLike, device: str | torch.device) -> Model:
             f"The weights in {checkpoint_path} do not fit {folder / 'plans.json'} "
             f"({error}). Delete the folder {folder} and run the workflow again."
         ) from None
+    first = first_checkpoint(checkpoint_path, configuration)
     return Model(
         network=network.to(device).requires_grad_(False).eval(),
         plans_manager=plans_manager,
@@ -132,6 +143,7 @@ def load_model(checkpoint_path: PathLike, device: str | torch.device) -> Model:
         label_manager=plans_manager.get_label_manager(dataset),
         allowed_mirroring_axes=None if axes is None else tuple(axes),
         configuration=configuration,
+        first_stage=None if first is None else load_model(first, device),
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from casesim.errors import UserError
+from casesim.nnunet.stages import first_checkpoint, first_stage, stages
 
 # A cohort whose voxels are this many times as large or small as those that the plans
 # were made for is taken for another kind of images.
@@ -55,6 +56,24 @@ class OwnNetwork:
             return self.plans_file
         return str(self.folder / "plans.json")
 
+    def checkpoints(self, configuration: str) -> list[str]:
+        """The networks of all stages; none where the base model is trained.
+
+        A cascade's first stage is looked for where nnU-Net leaves it, in the model
+        folder beside of the first stage's name; or inside the model folder, where this
+        workflow has it.
+        """
+        if not self.checkpoint:
+            return []
+        first = first_checkpoint(self.checkpoint, configuration)
+        if first is None:
+            return [self.checkpoint]
+        if not first.is_file():
+            own, stage = Path(self.checkpoint), first.parent.parent.name
+            name = self.folder.name.replace(configuration, stage)
+            first = self.folder.with_name(name) / own.parent.name / own.name
+        return [str(first), self.checkpoint]
+
     def check(
         self,
         configuration: str,
@@ -86,6 +105,15 @@ class OwnNetwork:
         if self.checkpoint and not Path(self.checkpoint).is_file():
             yield f"training.base.checkpoint: {self.checkpoint} is no file."
             return
+        for first in self.checkpoints(configuration)[:-1]:
+            if first == self.checkpoint or not Path(first).is_file():
+                yield (
+                    f"training.base.checkpoint: {self.checkpoint} is taken for the "
+                    f"second stage of {configuration}, whose first stage is looked for "
+                    f"in {first}, where there is none. Put the two model folders "
+                    "beside each other, as nnU-Net does."
+                )
+                return
         if self.plans is None:
             return
         try:
@@ -100,9 +128,8 @@ class OwnNetwork:
                 yield from _label_problems(where, dataset, labels)
             trained_with = self._plans_of_the_checkpoint
             if self.plans_file and trained_with:
-                yield from _other_plans(
-                    self.plans_file, plans, trained_with, configuration
-                )
+                for stage in stages(configuration):
+                    yield from _other_plans(self.plans_file, plans, trained_with, stage)
         except _UnreadableError as error:
             yield str(error)
 
@@ -163,6 +190,14 @@ def _plans_problems(
     except KeyError as error:
         yield f"{path} is incomplete: {configuration} inherits from {error}."
         return
+    first = first_stage(configuration)
+    if first is not None and (
+        settings.get("previous_stage") != first or first not in available
+    ):
+        yield (
+            f"{path} has a {configuration} whose first stage is not {first}, as "
+            "nnU-Net's planner makes it. Set nnunet.configuration to 3d_fullres."
+        )
     schemes = settings.get("normalization_schemes", [])
     if len(schemes) != channels:
         yield (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
-from casesim.nnunet import own_network
+from casesim.nnunet import own_network, stages
 from casesim.nnunet.files import PathLike, read_json, write_json
 from casesim.nnunet.plausibility import check_plans, check_target_spacing
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DATASET = "Dataset001_Cohort"
 PLANS = "nnUNetPlans"
 FILE_ENDING = ".nii.gz"
-CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", stages.CASCADE)
 
 # nnU-Net's planner classes, and the GPU memory in GB that its documentation plans each
 # for (documentation/resenc_presets.md).
@@ -155,11 +155,10 @@ def plan(
             plans = _taken_over(own_plans, fingerprint)
     if configuration not in plans["configurations"]:
         raise UserError(_missing_configuration(configuration, plans))
-    if nnunet_config.get("batch_size"):
-        plans["configurations"][configuration]["batch_size"] = nnunet_config[
-            "batch_size"
-        ]
-    check_plans(plans, configuration, fingerprint, nnunet_config)
+    for stage in stages.stages(configuration):
+        if nnunet_config.get("batch_size"):
+            plans["configurations"][stage]["batch_size"] = nnunet_config["batch_size"]
+        check_plans(plans, stage, fingerprint, nnunet_config)
     write_json(raw / "dataset.json", dataset)
     write_json(preprocessed / "dataset.json", dataset)
     write_json(preprocessed / "dataset_fingerprint.json", fingerprint)
@@ -266,17 +265,23 @@ def _missing_configuration(configuration: str, plans: Mapping[str, Any]) -> str:
     available = [c for c in plans["configurations"] if c in CONFIGURATIONS]
     shape = " x ".join(map(str, plans["original_median_shape_after_transp"]))
     reason = "the images have a single slice"
-    if configuration == "3d_lowres" and "3d_fullres" in plans["configurations"]:
+    coarse = ("3d_lowres", stages.CASCADE)
+    if configuration in coarse and "3d_fullres" in plans["configurations"]:
         patch = plans["configurations"]["3d_fullres"]["patch_size"]
         reason = (
             f"the images (median {shape} voxels) are hardly larger than the patch of "
             f"3d_fullres ({' x '.join(map(str, patch))} voxels), and a coarser copy "
             "would show the network nothing more"
         )
+    advice = (
+        "Set nnunet.configuration to 3d_fullres, which sees as much in one stage"
+        if configuration == stages.CASCADE and "3d_fullres" in available
+        else f"Set nnunet.configuration to one of {', '.join(available)}; for coarser "
+        "images set nnunet.target_spacing"
+    )
     return (
         f"nnU-Net planned no configuration {configuration} for this cohort: {reason}. "
-        f"Set nnunet.configuration to one of {', '.join(available)}; for coarser "
-        "images set nnunet.target_spacing."
+        f"{advice}."
     )
 
 

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from casesim.errors import UserError
+from casesim.nnunet import own_network
 
 # Below, a network of nnU-Net's kind, which halves each axis down to 4, cannot halve it.
 SMALLEST_PATCH = 8
@@ -82,7 +83,7 @@ def _problems(
     fingerprint: Mapping[str, Any],
     nnunet_config: Mapping[str, Any],
 ) -> Iterator[str]:
-    planned = plans["configurations"][configuration]
+    planned = own_network.resolve(plans, configuration)
     order = [int(axis) for axis in plans["transpose_forward"]]
     patch = [int(size) for size in planned["patch_size"]]
     trained = order[len(order) - len(patch) :]

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from casesim.files import sync
+from casesim.errors import UserError
+from casesim.files import atomic_path, sync
 from casesim.nnunet.files import PathLike, damaged, read_json
 from casesim.nnunet.planning import load_plans
 
@@ -174,6 +175,30 @@ def _save_preprocessed(
             written = Path(f"{temporary}{suffix}")
             sync(written)
             written.replace(f"{stem}{suffix}")
+
+
+def write_label_map(labels: np.ndarray, path: PathLike) -> None:
+    """Write a label map (a, b, c) that a cascade's second stage takes, compressed.
+
+    In nnU-Net's format, chunks aside (`nnUNetDatasetBlosc2.save_seg`); atomically.
+    """
+    import blosc2
+
+    with atomic_path(path) as temporary:
+        blosc2.asarray(labels, urlpath=str(temporary), mode="w")
+
+
+def open_label_map(path: PathLike) -> Any:
+    """Open what `write_label_map` wrote; as `open_preprocessed`."""
+    return _open(os.fspath(path))
+
+
+def is_label_map(path: PathLike, shape: Sequence[int]) -> bool:
+    """Whether `path` is a whole label map of this shape."""
+    try:
+        return tuple(open_label_map(path).shape) == tuple(shape)
+    except UserError:
+        return False
 
 
 def open_preprocessed(stem: PathLike) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ class Cases(nnUNetBaseDataset):
 
     nnU-Net's own data set wants all cases in one folder, and opens the files of a case
     each time a sample of it is drawn. Identifiers are file names, sorted, so that the
-    order of `stems` (paths without `.b2nd`) does not matter.
+    order of `stems` (paths without `.b2nd`) does not matter. Of a cascade's second
+    stage (`in_cascade`), the first one's label maps are added later (`add_previous`).
     """
 
-    def __init__(self, stems: Sequence[PathLike], memory_mb: float) -> None:
+    def __init__(
+        self, stems: Sequence[PathLike], memory_mb: float, in_cascade: bool = False
+    ) -> None:
         # Without the parent's constructor, which lists a folder.
         self._stems = {Path(stem).name: Path(stem) for stem in stems}
         if len(self._stems) != len(stems):
@@ -30,24 +33,43 @@ class Cases(nnUNetBaseDataset):
             name: preprocessing.load_properties(stem)
             for name, stem in self._stems.items()
         }
-        self.nbytes = sum(
-            math.prod(array.shape) * array.dtype.itemsize
-            for stem in self._stems.values()
-            for array in preprocessing.open_preprocessed(stem)
-        )
+        self.nbytes = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name, stem in self._stems.items():
+            arrays = preprocessing.open_preprocessed(stem)
+            self.shapes[name] = tuple(arrays[0].shape[1:])
+            for array in arrays:
+                self.nbytes += math.prod(array.shape) * array.dtype.itemsize
+        if in_cascade:
+            self.nbytes += sum(map(math.prod, self.shapes.values()))
         self._arrays: dict[str, tuple[Any, Any]] = {}
+        self._previous: dict[str, Path] = {}
+        self._previous_arrays: dict[str, Any] = {}
         self.in_memory = self.nbytes <= memory_mb * 1e6
         if self.in_memory:
             for name, stem in self._stems.items():
                 data, seg, _ = preprocessing.load_preprocessed(stem, with_seg=True)
                 self._arrays[name] = (data, seg)
 
-    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
-        """Data (channel, ...), segmentation (1, ...), no previous stage, properties."""
+    def add_previous(self, paths: Mapping[str, Path]) -> None:
+        """Take the first stage's label map of each case, by its identifier."""
+        self._previous = dict(paths)
+        if self.in_memory:
+            self._previous_arrays = {
+                name: preprocessing.open_label_map(path)[:]
+                for name, path in paths.items()
+            }
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Data (channel, ...), segmentation (1, ...), that of the previous stage (...)
+        or None, properties."""
         data, seg = self._arrays.get(identifier) or preprocessing.open_preprocessed(
             self._stems[identifier]
         )
-        return data, seg, None, self._properties[identifier]
+        previous = self._previous_arrays.get(identifier)
+        if previous is None and identifier in self._previous:
+            previous = preprocessing.open_label_map(self._previous[identifier])
+        return data, seg, previous, self._properties[identifier]
 
     @staticmethod
     def save_case(*_: Any) -> None:

@@ -8,7 +8,7 @@ from casesim.nnunet.jobs import PREPROCESSING
 IMPORTS = {
     "train": (
         "casesim.processes.devices",
-        "casesim.training.run",
+        "casesim.training.cascade",
         "dynamic_network_architectures.architectures.unet",
         "matplotlib.backends.backend_agg",
         "matplotlib.figure",
@@ -33,24 +33,25 @@ def train(
 ) -> None:
     """Train a model on a free device: the base, a fine-tuned or a retrained one.
 
-    `cases` are preprocessed cases (paths without `.b2nd`) and `model` is the folder to
-    write. `training` has all that the weights depend on beside the files:
-    `configuration`, `schedule`, `seed` and `storage`; `settings` what they do not
-    depend on: `checkpoint_minutes`, `validate_every` and `compile`. `gpu` is the number
-    of GPUs that the job has, `memory_mb` its memory, of which cases get half; on a CPU,
-    where a training runs on each core, not more than a core's share of what is free.
-    For the rest, and for what is raised, see `run.train`.
+    `cases` are preprocessed cases (paths without `.b2nd`), those of a cascade for both
+    stages, and `model` is the folder to write. `training` has all that the weights
+    depend on beside the files: `configuration`, `schedule`, `seed` and `storage`;
+    `settings` what they do not depend on: `checkpoint_minutes`, `validate_every` and
+    `compile`. `gpu` is the number of GPUs that the job has, `memory_mb` its memory, of
+    which cases get half; on a CPU, where a training runs on each core, not more than a
+    core's share of what is free. For the rest, and for what is raised, see `run.train`
+    and `cascade.train`.
     """
     from casesim.nnunet import compiling
     from casesim.processes import devices, places
-    from casesim.training import run
+    from casesim.training import cascade
 
     with devices.acquire(gpu) as device:
         if device == "cpu":
             # Cases are read from disk rather than by each of many trainings kept.
             free = places.available_memory() / 2**20
             memory_mb = min(memory_mb, free * places.share_of_memory())
-        run.train(
+        cascade.train(
             cases,
             plans,
             dataset,
@@ -81,17 +82,19 @@ def augment_case(
     """Write deformed copies of one case, preprocessed as all cases are.
 
     `images` has one file for each channel, `stems` one path (without `.b2nd`) for each
-    copy. What a copy looks like depends on `seed`, `case` and its place in `stems`; see
-    `augmentation.augment`.
+    copy and, of a cascade, each stage. What a copy looks like depends on `seed`, `case`
+    and its place in `stems`; see `augmentation.augment`.
     """
-    from casesim.nnunet import preprocessing
+    from casesim.nnunet import preprocessing, stages
     from casesim.nnunet.files import read_json
     from casesim.training.augmentation import augment
 
     image, label_map, spacing = preprocessing.read_case(images, label)
     names = list(read_json(dataset)["channel_names"].values())
-    for copy, stem in enumerate(stems):
+    of_stage = stages.by_stage(stems, configuration)
+    for copy, of_copy in enumerate(zip(*of_stage.values(), strict=True)):
         deformed = augment(image, label_map, augmentation, case, copy, seed, names)
-        preprocessing.preprocess_arrays(
-            *deformed, spacing, plans, dataset, configuration, stem
-        )
+        for stage, stem in zip(of_stage, of_copy, strict=True):
+            preprocessing.preprocess_arrays(
+                *deformed, spacing, plans, dataset, stage, stem
+            )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,17 @@ from casesim.training.exclusion import only_training_in
 from casesim.training.keeping import Keeper
 from casesim.training.progress import plot_progress
 from casesim.training.trainer import CaseTrainer
+
+
+class FirstStage(Protocol):
+    """A cascade's first stage, finished; see `cascade.FirstStage`."""
+
+    def digest(self) -> str: ...
+
+    def predict(
+        self, shapes: Mapping[str, Sequence[int]], device: torch.device
+    ) -> dict[str, Path]: ...
+
 
 # Part of what a checkpoint must agree with; raise it when the same inputs train
 # differently.
@@ -66,6 +77,7 @@ def train(
     precision: str = "float16",
     compile_network: bool | str = False,
     compiler_cache: PathLike | None = None,
+    first_stage: FirstStage | None = None,
 ) -> Path:
     """Train on `cases` and write a model folder; returns its final checkpoint.
 
@@ -81,6 +93,7 @@ def train(
     On a GPU, `precision` is that of mixed precision, float16 or bfloat16, and
     `compile_network` says whether the iteration is compiled: `auto` where the training
     is long enough to earn it. What the compiler makes is kept in `compiler_cache`.
+    `first_stage` segments the cases for the second stage of a cascade.
 
     Writes what `save_model` does, and progress.png. While the training runs,
     fold_all/checkpoint_latest.pth is what an interrupted one goes on from when it is
@@ -111,7 +124,7 @@ def train(
 
         plans_json, dataset_json = read_json(plans), read_json(dataset)
         planning.load_plans(plans, configuration)
-        data = Cases(cases, memory_mb)
+        data = Cases(cases, memory_mb, in_cascade=first_stage is not None)
 
         @cache
         def fingerprint() -> str:
@@ -124,6 +137,7 @@ def train(
                 seed,
                 start_from,
                 precision,
+                first_stage,
             )
 
         final = latest.with_name("checkpoint_final.pth")
@@ -136,6 +150,8 @@ def train(
                 flush=True,
             )
             return final
+        if first_stage is not None:
+            data.add_previous(first_stage.predict(data.shapes, device))
         trainer = CaseTrainer(plans_json, configuration, "all", dataset_json, device)
         weights = None
         if start_from is not None:
@@ -208,6 +224,7 @@ def _fingerprint(
     seed: int,
     start_from: PathLike | None,
     precision: str,
+    first_stage: FirstStage | None,
 ) -> str:
     """Everything that the weights depend on, in one hexadecimal number."""
     start = None
@@ -228,6 +245,7 @@ def _fingerprint(
         "seed": seed,
         "start": start,
         **({} if precision == "float16" else {"precision": precision}),
+        **({} if first_stage is None else {"first_stage": first_stage.digest()}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -20,6 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.nnunet.random_binary_operator import (
+    ApplyRandomBinaryOperatorTransform,
+)
+from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+)
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -164,6 +170,7 @@ class CaseTrainer(nnUNetTrainer):
                 else None
             ),
             "ignore_label": self.label_manager.ignore_label,
+            "is_cascaded": self.is_cascaded,
         }
         if stream == TRAINING:
             transforms = self.get_training_transforms(
@@ -239,14 +246,45 @@ class CaseTrainer(nnUNetTrainer):
             return [float(value) for value in 2 * tp / (2 * tp + fp + fn)]
 
 
-def _make_repeatable(transform: BasicTransform) -> None:
-    """Keep blurring from measuring, at run time, which of two algorithms is the faster.
+class _SameOrder(BasicTransform):
+    """A transform that shuffles its channels, every time from the same order."""
 
-    They differ in the last bits, so that a batch would depend on how busy the machine
-    was.
+    channel_idx: list[int]
+
+    def get_parameters(self, **data: Any) -> dict[str, Any]:
+        self.channel_idx = sorted(self.channel_idx)
+        parameters: dict[str, Any] = super().get_parameters(**data)
+        return parameters
+
+
+class _BinaryOperator(_SameOrder, ApplyRandomBinaryOperatorTransform):
+    pass
+
+
+class _RemovedComponent(
+    _SameOrder, RemoveRandomConnectedComponentFromOneHotEncodingTransform
+):
+    pass
+
+
+_IN_THE_SAME_ORDER: dict[type, type] = {
+    ApplyRandomBinaryOperatorTransform: _BinaryOperator,
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform: _RemovedComponent,
+}
+
+
+def _make_repeatable(transform: BasicTransform) -> None:
+    """Have a transform depend on the random numbers alone.
+
+    Blurring measures, at run time, which of two algorithms is the faster. They differ
+    in the last bits, so that a batch would depend on how busy the machine was. What
+    changes a cascade's masks shuffles the list of their channels in place, so that a
+    batch would depend on those before it.
     """
     if getattr(transform, "benchmark", False):
         transform.benchmark = False
+    if (same := _IN_THE_SAME_ORDER.get(type(transform))) is not None:
+        transform.__class__ = same
     for part in getattr(transform, "transforms", []):
         _make_repeatable(part)
     inner = getattr(transform, "transform", None)

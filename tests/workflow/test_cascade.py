@@ -1,0 +1,121 @@
+"""The cascade, up to the matrix and a retrained model, against nnU-Net's commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from .conftest import Checkout, succeeded
+
+CONFIG: dict[str, Any] = {
+    "cohort": {
+        **{"pool": 3, "train_cases": 3, "held_out": 0},
+        "phantom": {
+            # Large for a GPU of 10 MB, for which nnU-Net plans two stages.
+            **{"shape": [24, 44, 44], "spacing": [3.0, 3.0, 3.0]},
+            "defects": {
+                **{"swapped_labels": 0, "shifted_label": 0, "other_patient": 0}
+            },
+            "controls": {"no_enhancement": 0},
+        },
+    },
+    "nnunet": {
+        "configuration": "3d_cascade_fullres",
+        **{"gpu_memory_target_gb": 0.01, "batch_size": 2},
+    },
+    "training": {
+        "base": {"epochs": 2, "iterations_per_epoch": 20},
+        "finetune": {"epochs": 1, "iterations_per_epoch": 3},
+    },
+    "augmentation": {"copies": 1},
+    "inference": {"mirroring": False},
+    "clusters": {"min_size": 1, "max_removed_share": 0.4},
+}
+RETRAINED = "results/scores/retrained/worst_cluster/phantom_001.json"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("cascade"), CONFIG)
+    succeeded(checkout.run("matrix", RETRAINED))
+    return checkout
+
+
+def voxels(path: Path) -> np.ndarray:
+    image: Any = nib.load(path)
+    return np.asarray(image.dataobj)
+
+
+def test_the_matrix_is_the_dice_of_its_label_maps(study: Checkout) -> None:
+    path = study.path("results/similarity/matrix.tsv")
+    matrix = pd.read_csv(path, sep="\t", index_col=0)
+    assert matrix.shape == (3, 3)
+    raw = study.path("results/nnunet/raw/Dataset001_Cohort/labelsTr")
+    for row in matrix.index:
+        for column in matrix.columns:
+            path = study.path(f"results/predictions/finetuned/{row}/{column}.nii.gz")
+            predicted, reference = voxels(path), voxels(raw / f"{column}.nii.gz")
+            values = []
+            for label in (1, 2, 3):
+                ours, theirs = predicted == label, reference == label
+                total = ours.sum() + theirs.sum()
+                values.append(2 * (ours & theirs).sum() / total if total else np.nan)
+            assert matrix.loc[row, column] == pytest.approx(np.nanmean(values))
+    # The networks have found something, or all of this would mean little.
+    assert matrix.to_numpy().max() > 0.1
+
+
+def test_every_model_is_a_pair(study: Checkout) -> None:
+    models = study.path("results/models")
+    names = ["base", "finetuned/phantom_001", "retrained/worst_cluster"]
+    for name in names:
+        for part in (models / name, models / name / "3d_lowres"):
+            assert (part / "fold_all/checkpoint_final.pth").is_file()
+        # What the second stage was trained on is made again if it is wanted again.
+        assert not (models / name / "3d_lowres/predicted_next_stage").exists()
+    # The copies of both stages have served.
+    assert not list(study.path("results/augmented").rglob("*.b2nd"))
+    plan = study.run("-n", "matrix", RETRAINED)
+    assert "Nothing to be done" in succeeded(plan)
+
+
+def predict(images: Path, model: Path, out: Path, *more: str) -> None:
+    program = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
+    subprocess.run(
+        [
+            str(program),
+            *("-i", str(images), "-o", str(out), "-m", str(model), "-f", "all"),
+            *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", *more),
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "nnUNet_compile": "f"},
+    )
+
+
+def test_nnunet_predicts_the_same(study: Checkout, tmp_path: Path) -> None:
+    model = study.path("results/models/finetuned/phantom_001")
+    case = "phantom_002"
+    images = tmp_path / "images"
+    images.mkdir()
+    raw = study.path("results/nnunet/raw/Dataset001_Cohort/imagesTr")
+    for image in raw.glob(f"{case}_*.nii.gz"):
+        (images / image.name).symlink_to(image)
+    predict(images, model / "3d_lowres", tmp_path / "first")
+    predict(
+        *(images, model, tmp_path / "second"),
+        *("-prev_stage_predictions", str(tmp_path / "first")),
+    )
+    name = f"{case}.nii.gz"
+    ours = voxels(study.path(f"results/predictions/finetuned/phantom_001/{name}"))
+    theirs = voxels(tmp_path / "second" / name)
+    assert len(np.unique(theirs)) > 1
+    assert (ours == theirs).mean() >= 0.999
+    # The second stage has something to say of its own.
+    assert (voxels(tmp_path / "first" / name) != theirs).any()
