@@ -1,10 +1,11 @@
-"""The 3-D configuration, up to the matrix."""
+"""The 3-D configuration with a residual encoder, up to the matrix."""
 
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
 from .conftest import Checkout, succeeded
+from .matrices import recomputed, stored_matrix
 
 
 def test_3d_fullres(tmp_path: Path) -> None:
@@ -19,20 +20,27 @@ def test_3d_fullres(tmp_path: Path) -> None:
                 "controls": {"no_enhancement": 0},
             },
         },
-        "nnunet": {"configuration": "3d_fullres", "batch_size": 2},
+        "nnunet": {
+            **{"configuration": "3d_fullres", "planner": "ResEncM", "batch_size": 2}
+        },
         "training": {
-            "base": {"epochs": 1, "iterations_per_epoch": 2},
+            "base": {"epochs": 1, "iterations_per_epoch": 12},
             "finetune": {"epochs": 1, "iterations_per_epoch": 1},
         },
         "augmentation": {"copies": 1},
+        "inference": {"mirroring": False},
         "clusters": {"min_size": 1, "max_removed_share": 0.4},
     }
     checkout = Checkout(tmp_path, config)
     succeeded(checkout.run("matrix"))
-    matrix = pd.read_csv(
-        checkout.path("results/similarity/matrix.tsv"), sep="\t", index_col=0
-    )
+    matrix = stored_matrix(checkout)
     assert matrix.shape == (3, 4)
+    expected = recomputed(checkout, list(matrix.index), list(matrix.columns))
+    np.testing.assert_allclose(matrix, expected, rtol=1e-6)
+    # The networks have found something, or this would mean little.
+    assert matrix.to_numpy().max() > 0.05
+    plans = checkout.path("results/models/base/plans.json").read_text()
+    assert "ResidualEncoderUNet" in plans
     assert checkout.path(
         "results/nnunet/preprocessed/Dataset001_Cohort/nnUNetPlans_3d_fullres"
     ).is_dir()

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from casesim.inference.cascade import predict_next_stage
 from casesim.nnunet import checkpoints, preprocessing, stages
 from casesim.nnunet.files import PathLike
 from casesim.processes import stall
@@ -56,9 +57,6 @@ class FirstStage:
             if not preprocessing.is_label_map(path, shapes[name])
         ]
         if missing:
-            # Here, since most trainings need nothing of it.
-            from casesim.inference.cascade import predict_next_stage
-
             model = checkpoints.load_model(self._checkpoint, device)
             print(f"{len(missing)} cases to segment for the next stage", flush=True)
             for name in missing:
