@@ -3,12 +3,15 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK
+
+from benchmarks import shift
 
 from .conftest import Checkout, succeeded
 from .test_dry_run import job_counts
@@ -126,3 +129,18 @@ def test_a_second_start_has_nothing_to_do(
 ) -> None:
     checkout, _ = study
     assert "Nothing to be done" in succeeded(checkout.run("adaptive"))
+
+
+def test_a_case_that_is_made_again_is_told_about_alike(
+    study: tuple[Checkout, dict[str, int]], tmp_path: Path
+) -> None:
+    """What is measured on cases of another kind is what the workflow would say."""
+    checkout, _ = study
+    run = shift.Run(checkout.folder)
+    case = run.plan.held_out[0]
+    again = shift.segment(run, case, "", tmp_path)
+    assert again.pop("kind") == ""
+    before = shift.as_it_was(run, case)
+    assert before.pop("kind") == shift.SAME
+    assert again == pytest.approx(before, nan_ok=True)
+    assert 0 < again["ensemble_dice"] < 1
