@@ -11,10 +11,13 @@ def find_checkout(rules: Any) -> Path:
 
     Snakemake's `workflow.basedir` is another workflow's when this one is its module. Of
     a module named by `github(...)` Snakemake brings single files; the package is
-    unpacked beside its copy of the repository, once for each commit.
+    unpacked beside its copy of the repository, once for each commit. Raises
+    `WorkflowError` for a folder that Snakemake cannot work in.
     """
     if rules.is_local:
-        return Path(str(rules)).parent
+        folder = Path(str(rules)).parent
+        _refuse_braces(folder)
+        return folder
     rules.fetch_if_required()
     hosted = rules.hosted_repo
     commit = hosted.repo.commit(rules.ref).hexsha
@@ -29,3 +32,13 @@ def find_checkout(rules: Any) -> Path:
                     files.extractall(whole, filter="data")
             whole.rename(folder)
     return folder
+
+
+def _refuse_braces(folder: Path) -> None:
+    if {"{", "}"} & set(str(folder)):
+        from snakemake.exceptions import WorkflowError
+
+        raise WorkflowError(
+            f"The workflow lies in {folder}: Snakemake takes braces in a path for "
+            "wildcards. Rename that folder, or put the workflow elsewhere."
+        )

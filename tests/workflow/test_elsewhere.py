@@ -84,11 +84,11 @@ def test_as_a_module_of_another_workflow(tmp_path: Path, hosted: bool) -> None:
     ]
 
 
-def test_folders_with_a_space_and_a_study_elsewhere(tmp_path: Path) -> None:
+def test_odd_folders_and_a_study_elsewhere(tmp_path: Path) -> None:
     once = {"epochs": 1, "iterations_per_epoch": 1}
     config = {**SMALL, "training": {"base": once, "finetune": once}}
-    checkout = Checkout(tmp_path / "my checkout", config)
-    study = tmp_path / "my study"
+    checkout = Checkout(tmp_path / 'it\'s "my" ünï ($HOME) 100%', config)
+    study = tmp_path / "it's my study"
     cells = [
         f"results/scores/{model}/phantom_002.json"
         for model in ("base", "finetuned/phantom_001")
@@ -100,6 +100,13 @@ def test_folders_with_a_space_and_a_study_elsewhere(tmp_path: Path) -> None:
     moved = study.rename(tmp_path / "moved study")
     output = succeeded(checkout.run("-n", "--directory", str(moved), *cells))
     assert "Nothing to be done" in output
+
+
+def test_a_folder_that_snakemake_cannot_work_in(tmp_path: Path) -> None:
+    result = Checkout(tmp_path / "a{b}").run("-n")
+    assert result.returncode != 0
+    assert "Rename that folder, or put the workflow elsewhere." in result.stdout
+    assert "Traceback" not in result.stdout
 
 
 def test_a_study_that_moved_has_nothing_to_do(
