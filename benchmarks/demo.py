@@ -1,6 +1,6 @@
 """The demo from start to end: how long it takes here, and would take on more cores.
 
-    python -m benchmarks.demo [TARGET] [--cores N] [--work FOLDER] [--on 1 2 4 8 16]
+    python -m benchmarks.demo [TARGET ...] [--cores N] [--work FOLDER] [--on 1 2 4 8 16]
         [--output docs/benchmarks/demo.md]
 
 Runs the embedded demo without a GPU in a checkout of its own, and reads the start and
@@ -147,10 +147,10 @@ def every_process_counted() -> Iterator[None]:
         prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def run(folder: Path, target: str, cores: int) -> Run:
-    """Run Snakemake up to a target; no GPU is used."""
+def run(folder: Path, targets: Sequence[str], cores: int) -> Run:
+    """Run Snakemake up to some targets; no GPU is used."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
-    command += ["--resources", "gpu=1", "--", target]
+    command += ["--resources", "gpu=1", "--", *targets]
     load, processor = os.getloadavg()[0], 0.0
     began, ended = time.monotonic(), 0.0
     with every_process_counted():
@@ -168,7 +168,7 @@ def run(folder: Path, target: str, cores: int) -> Run:
                 ended, status = time.monotonic(), result
     if status:
         sys.exit(f"The demo failed; its files are in {folder}.")
-    return Run(target, cores, ended - began, processor, load)
+    return Run(targets[-1], cores, ended - began, processor, load)
 
 
 def report(runs: Sequence[Run], jobs: Sequence[Job], numbers: Iterable[int]) -> str:
@@ -215,7 +215,7 @@ def _span(jobs: Sequence[Job], starts: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("target", nargs="?", default="all")
+    parser.add_argument("targets", nargs="*", default=["all"])
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path)
     parser.add_argument("--on", type=int, nargs="+", default=[1, 2, 4, 8, 16])
@@ -229,7 +229,7 @@ def main() -> None:
         runs = (
             [Run(**r) for r in json.loads(notes.read_text())] if notes.exists() else []
         )
-        runs.append(run(folder, arguments.target, arguments.cores))
+        runs.append(run(folder, arguments.targets, arguments.cores))
         notes.write_text(json.dumps([asdict(each) for each in runs]))
         text = report(runs, read_jobs(folder), arguments.on)
         common.publish("The demo, without a GPU", text, arguments.output)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casesim.files import logged
-from casesim.processes import warm
+from model_training import train_model
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -22,22 +22,7 @@ def main() -> None:
             for path in snakemake.input.training_cases
             for name in Path(path).read_text().split()
         } or {Path(stem).name for stem in stems}
-        warm.run(
-            "casesim.training.jobs:train",
-            {
-                "cases": [stem for stem in stems if Path(stem).name in kept],
-                "plans": snakemake.input.plans,
-                "dataset": snakemake.input.dataset,
-                "model": str(Path(snakemake.output.plans).parent),
-                "start_from": snakemake.input.base,
-                "training": snakemake.params.training,
-                # From the config, so that a change of them trains nothing again.
-                "settings": snakemake.config["training"],
-                "threads": snakemake.threads,
-                "gpu": snakemake.resources.gpu,
-                "memory_mb": snakemake.resources.mem_mb,
-            },
-        )
+        train_model(snakemake, [stem for stem in stems if Path(stem).name in kept])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casesim.files import logged
-from casesim.processes import warm
+from model_training import train_model
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -18,22 +18,7 @@ def main() -> None:
         ranked = table.read([snakemake.input.selection])
         suited = selection.leaned_on(ranked, snakemake.params.top)
         print(f"train cases: {', '.join(suited)}")
-        warm.run(
-            "casesim.training.jobs:train",
-            {
-                "cases": [stem for stem in stems if Path(stem).name in suited],
-                "plans": snakemake.input.plans,
-                "dataset": snakemake.input.dataset,
-                "model": str(Path(snakemake.output.plans).parent),
-                "start_from": snakemake.input.base,
-                "training": snakemake.params.training,
-                # From the config, so that a change of them trains nothing again.
-                "settings": snakemake.config["training"],
-                "threads": snakemake.threads,
-                "gpu": snakemake.resources.gpu,
-                "memory_mb": snakemake.resources.mem_mb,
-            },
-        )
+        train_model(snakemake, [stem for stem in stems if Path(stem).name in suited])
 
 
 if __name__ == "__main__":
