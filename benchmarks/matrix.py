@@ -27,111 +27,28 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks import setting as common
+from benchmarks.nnunet_commands import (
+    Side,
+    run_folders,
+    run_single_calls,
+    summary_path,
+)
 from benchmarks.scale import count_files, total
+from benchmarks.watching import Usage, run
 
 BASE_ITERATIONS = 60
 MIN_TRAIN_CASES = 4  # a tree wants some, of which two may be removed
 FINETUNE_ITERATIONS = 20
 CLIENTS = 40
-# nnU-Net's commands nnUNetv2_..., which need not be on the path.
-ENTRY_POINTS = {
-    "predict_from_modelfolder": (
-        "nnunetv2.inference.predict_from_raw_data",
-        "predict_entry_point_modelfolder",
-    ),
-    "evaluate_folder": (
-        "nnunetv2.evaluation.evaluate_predictions",
-        "evaluate_folder_entry_point",
-    ),
-}
-_SECONDS_BETWEEN_SAMPLES = 0.5
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Wall time of a command, and peak memory of its processes together."""
-
-    seconds: float
-    megabytes: float
-
-
-@dataclass(frozen=True)
-class Side:
-    """One way to fill the matrix."""
-
-    name: str
-    cells: int
-    seconds: float
-    megabytes: float
-
-    @property
-    def per_cell(self) -> float:
-        return self.seconds / self.cells
-
-
-def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> Usage:
-    """Run a command to its end in a session of its own, and watch its memory."""
-    log = folder / "benchmark.log"
-    peak = 0.0
-    with log.open("wb") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        ended = threading.Event()
-
-        def watch() -> None:
-            nonlocal peak
-            while not ended.wait(_SECONDS_BETWEEN_SAMPLES):
-                peak = max(peak, memory_of_session(process.pid))
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        try:
-            status = process.wait()
-            seconds = time.perf_counter() - started
-        finally:
-            ended.set()
-            watching.join()
-    if status:
-        sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-4000:]}")
-    return Usage(seconds, peak)
-
-
-def memory_of_session(session: int) -> float:
-    """Megabytes of all processes of a session, shared pages counted once.
-
-    The resident predictor is not a child of Snakemake, but of its session.
-    """
-    kilobytes = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if os.getsid(int(entry.name)) != session:
-                continue
-            text = (entry / "smaps_rollup").read_text()
-        except OSError:
-            continue
-        found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
-        kilobytes += int(found[1]) if found else 0
-    return kilobytes / 1024
 
 
 def prepare(
@@ -226,6 +143,11 @@ def seconds_by_step(
     return steps
 
 
+def threads_of_a_cell(setting: common.Setting) -> int:
+    """As the workflow has them."""
+    return 1 if common.device() == "cpu" else setting.threads
+
+
 def time_clients(
     setting: common.Setting, models: Sequence[str], cases: Sequence[str], number: int
 ) -> tuple[float, float]:
@@ -248,7 +170,8 @@ def time_clients(
             *("--data", f"{setting.stem(case)}.b2nd"),
             *("--label", str(setting.label(case))),
             *("--prediction", str(scratch / f"{count}.nii.gz"), "--score", str(score)),
-            *("--threads", str(setting.threads), "--gpu", "1", "--mirroring"),
+            *("--threads", str(threads_of_a_cell(setting)), "--gpu", "1"),
+            "--mirroring",
             *("--labels", "edema=1;core=2;enhancing=3", "--regions", "WT=1,2,3"),
         ]
         started = time.perf_counter()
@@ -261,102 +184,6 @@ def time_clients(
         inside = sum(json.loads(score.read_text())["seconds"].values())
         extra.append(seconds - inside - float(load[1]))
     return statistics.median(extra[1:]), extra[0]
-
-
-def nnunet_environment(setting: common.Setting) -> dict[str, str]:
-    return os.environ | {
-        "nnUNet_raw": str(setting.raw.parent),
-        "nnUNet_preprocessed": str(setting.preprocessed.parent),
-        "nnUNet_results": str(setting.work / "results/models"),
-    }
-
-
-def nnunet(setting: common.Setting, command: str, *arguments: object) -> Usage:
-    module, function = ENTRY_POINTS[command]
-    program = f"from {module} import {function} as main; main()"
-    return run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        setting.work,
-        nnunet_environment(setting),
-    )
-
-
-def predict_folder(
-    setting: common.Setting, model: str, images: Path, output: Path, processes: int
-) -> Usage:
-    return nnunet(
-        setting,
-        "predict_from_modelfolder",
-        *("-i", images, "-o", output, "-m", setting.model(model), "-f", "all"),
-        *("-device", common.device(), "-npp", processes, "-nps", processes),
-        "--disable_progress_bar",
-    )
-
-
-def run_folders(
-    setting: common.Setting,
-    models: Sequence[str],
-    cases: Sequence[str],
-    numbers: Sequence[int],
-) -> tuple[Side, int]:
-    """(b), and the number of processes that was the fastest on the first model."""
-    images = setting.raw / "imagesTr"
-    trials: dict[int, Usage] = {}
-    for processes in numbers:
-        folder = setting.work / f"folders/{processes}-processes"
-        trials[processes] = predict_folder(
-            setting, models[0], images, folder, processes
-        )
-    best = min(trials, key=lambda processes: trials[processes].seconds)
-    usages = [trials[best]]
-    for model in models:
-        folder = setting.work / "folders" / model
-        if model == models[0]:
-            folder = setting.work / f"folders/{best}-processes"
-        else:
-            usages.append(predict_folder(setting, model, images, folder, best))
-        usages.append(
-            nnunet(
-                setting,
-                "evaluate_folder",
-                *(setting.raw / "labelsTr", folder),
-                *("-djfile", setting.dataset, "-pfile", setting.plans),
-                *("-o", summary_path(setting, model), "-np", setting.threads),
-            )
-        )
-    return (
-        Side(
-            "(b) nnU-Net, a call for each model",
-            len(models) * len(cases),
-            sum(usage.seconds for usage in usages),
-            max(usage.megabytes for usage in usages),
-        ),
-        best,
-    )
-
-
-def summary_path(setting: common.Setting, model: str) -> Path:
-    return setting.work / f"summary-{model.replace('/', '-')}.json"
-
-
-def run_single_calls(
-    setting: common.Setting, model: str, cases: Sequence[str], processes: int
-) -> Side:
-    """(c), on a sample of cells."""
-    usages = []
-    for case in cases:
-        images = setting.work / "single" / case
-        images.mkdir(parents=True)
-        for image in setting.images(case):
-            (images / image.name).symlink_to(image)
-        output = setting.work / f"single/out-{case}"
-        usages.append(predict_folder(setting, model, images, output, processes))
-    return Side(
-        "(c) nnU-Net, a call for each cell",
-        len(cases),
-        sum(usage.seconds for usage in usages),
-        max(usage.megabytes for usage in usages),
-    )
 
 
 def differences_of_dice(
@@ -404,18 +231,23 @@ def report_sides(a: Side, others: Sequence[Side]) -> str:
 
 
 def split(
-    a: Side, plan: float, steps: dict[str, float], client: float, start: float
+    a: Side,
+    plan: float,
+    steps: dict[str, float],
+    client: float,
+    start: float,
+    at_a_time: int,
 ) -> list[tuple[str, float]]:
-    """Seconds of (a) by part; they sum up to its wall time."""
+    """Seconds of (a) by part; they sum up to its wall time.
+
+    Without a GPU there is a cell on each core, `at_a_time` in all.
+    """
+    names = ("load", "network", "resample", "write", "score")
     parts = [
         ("plan", plan),
         ("start of the predictor", start),
-        ("client", client * a.cells),
-        ("load", steps["load"]),
-        ("network", steps["network"]),
-        ("resample", steps["resample"]),
-        ("write", steps["write"]),
-        ("score", steps["score"]),
+        ("client", client * a.cells / at_a_time),
+        *((name, steps[name] / at_a_time) for name in names),
     ]
     rest = a.seconds - sum(seconds for _, seconds in parts)
     return [*parts, ("scheduler and tables of rows", rest)]
@@ -484,13 +316,21 @@ def main() -> None:
         body = report(
             a,
             others,
-            split(a, planned.seconds, steps, client, start),
+            split(
+                a,
+                planned.seconds,
+                steps,
+                client,
+                start,
+                setting.threads // threads_of_a_cell(setting),
+            ),
             differences_of_dice(setting, sample_of_models, cases),
             files,
         )
         text = (
             f"{len(models)} models x {len(cases)} cases; "
-            f"{common.describe_network(setting.plan)}; {setting.threads} threads; "
+            f"{common.describe_network(setting.plan)}; {setting.threads} threads, "
+            f"a cell of (a) {threads_of_a_cell(setting)}; "
             f"`-npp {processes} -nps {processes}` for nnU-Net. (c) is a sample"
             + (", and so is (b)." if arguments.folders else ".")
         )

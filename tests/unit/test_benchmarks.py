@@ -14,6 +14,7 @@ from benchmarks import (
     demo,
     finetune,
     matrix,
+    nnunet_commands,
     predictor,
     scale,
     setting,
@@ -73,12 +74,17 @@ def test_the_middle_slices() -> None:
 
 
 def test_parts_of_the_time_sum_up() -> None:
-    side = matrix.Side("(a)", cells=10, seconds=20.0, megabytes=1.0)
-    other = matrix.Side("(b)", cells=5, seconds=40.0, megabytes=1.0)
+    side = nnunet_commands.Side("(a)", cells=10, seconds=20.0, megabytes=1.0)
+    other = nnunet_commands.Side("(b)", cells=5, seconds=40.0, megabytes=1.0)
     steps = {"load": 1.0, "network": 8.0, "resample": 0.5, "write": 0.25, "score": 0.25}
-    parts = matrix.split(side, plan=2.0, steps=steps, client=0.1, start=3.0)
+    parts = matrix.split(side, 2.0, steps, client=0.1, start=3.0, at_a_time=1)
     assert dict(parts)["client"] == pytest.approx(1.0)
     assert dict(parts)["scheduler and tables of rows"] == pytest.approx(4.0)
+    # Two cells at a time, on a core each.
+    halves = matrix.split(side, 2.0, steps, client=0.1, start=3.0, at_a_time=2)
+    assert dict(halves)["network"] == pytest.approx(4.0)
+    assert dict(halves)["start of the predictor"] == 3.0
+    assert sum(seconds for _, seconds in halves) == pytest.approx(side.seconds)
     assert sum(seconds for _, seconds in parts) == pytest.approx(side.seconds)
     # 8 s a cell against 2 s.
     assert "| (b) | 5 | 40.0 | 8.000 | 4.0 | 1 |" in matrix.report_sides(side, [other])

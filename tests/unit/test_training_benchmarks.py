@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import schedule, training
+from benchmarks import iterating, schedule, training
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ def test_a_share_of_a_schedule(percent: float, expected: tuple[int, int]) -> Non
 
 
 def test_tasks_of_the_benchmark() -> None:
-    assert training.Task.parse("2d:plan") == training.Task("2d", None)
-    assert str(training.Task.parse("3d_fullres:2")) == "3d_fullres:2"
+    assert iterating.Task.parse("2d:plan") == iterating.Task("2d", None)
+    assert str(iterating.Task.parse("3d_fullres:2")) == "3d_fullres:2"
 
 
 def test_losses_are_compared_in_means_of_ten() -> None:
@@ -28,5 +28,5 @@ def test_losses_are_compared_in_means_of_ten() -> None:
 
 def test_ratios_are_nnunets_time_by_ours() -> None:
     seconds = {"ours": [1.0, 2.0], "nnunet": [3.0, 3.0], "nnunet-again": [9.0, 9.0]}
-    found = training.Outcome(training.Task("2d", 12), {}, seconds)
+    found = training.Outcome(iterating.Task("2d", 12), {}, seconds)
     assert found.ratios == [3.0, 1.5]
