@@ -3,24 +3,25 @@
     python -m benchmarks.evidence --work FOLDER --config config/kinds.yaml --seeds 0 1 2
 
 For each seed (of the cohort, of its defects and of all trainings) the workflow makes
-its tables, all jobs in one process of one thread: FOLDER/seed_<seed>/results. What is
-named is then counted for four looks, with and without rows, with and without folds, and
-how well each score finds the defects. `--quick` leaves the fine-tunes out. FOLDER keeps
-what is done; with `--minutes` it stops in time, and started again it does the rest.
+cohort, base model, folds and the quick look; then all train cases are fine-tuned and
+their rows scored, in one process of one thread, in FOLDER/seed_<seed>. What is named is
+counted for four looks, with and without rows, with and without folds, and how well each
+score finds the defects. `--quick` leaves the fine-tunes out. FOLDER keeps what is done;
+with `--minutes` it stops in time, and started again it does the rest.
 
-FOLDER/kinds.tsv (a row for each case and look) and FOLDER/scores.tsv (as detection.tsv,
-for each seed) are what the tables are made of.
+FOLDER/kinds.tsv (a row for each case and look) and FOLDER/scores.tsv (as the workflow's
+detection.tsv, for each seed) are what the tables are made of.
 """
 
 import argparse
 import math
-import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import setting as common
-from benchmarks.studies import Run
+from benchmarks.studies import Run, Task, do_in_time, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,23 +70,20 @@ def outcome(planted: str, kind: str) -> str:
     return RIGHT if named == expected.get(planted) else ANOTHER
 
 
-def tables(run: Run, rows: bool, minutes: float | None) -> None:
-    """The workflow's tables: of the quick look, and of the matrix."""
-    targets = ["results/quick/cases.tsv"]
-    targets += ["results/evidence/detection.tsv"] if rows else []
-    run.make(targets, minutes)
+FULL = "100"
+
+
+def rows_in_time(run: Run, deadline: float) -> bool:
+    """All fine-tunes and their rows; whether they were done before the deadline."""
+    schedule = run.study.config["training"]["finetune"]
+    length = schedule["epochs"], schedule["iterations_per_epoch"]
+    tasks = [Task(FULL, case, *length, run.seed) for case in run.train]
+    return all(do_in_time(task, run, deadline) for task in tasks)
 
 
 def look(run: Run, rows: bool, folds: bool) -> "pd.DataFrame":
     """The kinds of all train cases, by what this look sees."""
-    from casesim.inference import errors
-
-    if not rows:
-        return run.kinds(None, folds)
-    models = [f"finetuned/{case}" for case in run.train]
-    read = [errors.read_table(run.results / f"errors/{m}.tsv") for m in models]
-    matrix = errors.from_tables(read, list(run.study.foreground))
-    return run.kinds(matrix.select(models, run.study.cohort.pool), folds)
+    return run.kinds(rows_of(run, FULL)[1] if rows else None, folds)
 
 
 def named(run: Run, looks: Sequence[str]) -> "pd.DataFrame":
@@ -131,30 +129,46 @@ def scores(run: Run, rows: bool) -> "pd.DataFrame":
     trainings of the base model."""
     import pandas as pd
 
-    from casesim.evidence.detection import detection
+    from casesim.evidence.detection import detection, suspicion_scores
     from casesim.evidence.truth import read_truth
+    from casesim.similarity.clustering import cluster
+    from casesim.similarity.effects import case_effects
+    from casesim.similarity.review import review
 
+    folds = bool(run.study.folds)
+    quality: dict[str, float] = {}
     quick = pd.read_csv(run.results / "quick/cases.tsv", sep="\t").set_index("case")
+    quick = quick.loc[run.train]
     cohort = run.results / "cohort.tsv"
     truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
+    alone = look(run, rows=False, folds=False)["suspicion"]
+    if folds:
+        quality = dict(zip(run.train, quick["label_quality"], strict=True))
     found = {
-        "quick_signature": -quick["suspicion"],
-        "quick_combined": quick["combined_rank"],
+        "base_dice": quick["base_dice"],
+        "base_signature": -alone,
+        "channel": -quick["channel_score"],
     }
-    if not rows:
-        alone = look(run, rows=False, folds=False)
-        found |= {"base_dice": quick["base_dice"], "channel": -quick["channel_score"]}
-        found |= {"base_signature": -alone["suspicion"]}
-        if "label_quality" in quick:
-            found["cleanlab"] = quick["label_quality"]
-    parts = [detection(truth, found, {"rows": math.nan, "folds": math.nan})]
     if rows:
-        path = run.results / "evidence/detection.tsv"
-        parts.insert(0, pd.read_csv(path, sep="\t"))
-    whole = pd.concat(parts, ignore_index=True)
-    whole.insert(0, "seed", run.seed)
-    whole["base_trainings"] = whole["score"].map(costs(run, whole["score"].unique()))
-    return whole
+        matrix = rows_of(run, FULL)[0]
+        base = pd.DataFrame({"base_dice": quick["base_dice"], "base_suspicion": alone})
+        table = review(
+            case_effects(matrix),
+            look(run, rows, folds),
+            cluster(matrix, bootstraps=100, **run.study.config["clusters"]).clusters,
+            base.loc[run.train],
+            quality,
+        )
+        found = suspicion_scores(table, quality)
+    elif folds:
+        found["cleanlab"] = quick["label_quality"]
+    if folds:
+        found["quick_signature"] = -quick["suspicion"]
+        found["quick_combined"] = quick["combined_rank"]
+    table = detection(truth, found, {"rows": math.nan, "folds": math.nan})
+    table.insert(0, "seed", run.seed)
+    table["base_trainings"] = table["score"].map(costs(run, table["score"].unique()))
+    return table
 
 
 def costs(run: Run, names: Iterable[str]) -> dict[str, float]:
@@ -251,17 +265,28 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--quick", action="store_true", help="without fine-tunes")
+    parser.add_argument("--width", type=int, help="features of the first stage")
     parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--title", default="Which error is it?")
     parser.add_argument("--output", type=Path, help="put the tables into this file")
     arguments = parser.parse_args()
     work, rows = arguments.work.absolute(), not arguments.quick
     kinds, detections = [], []
+    deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
     for seed in arguments.seeds:
-        run = Run.load(work / f"seed_{seed}", arguments.config, seed, arguments.data)
-        try:
-            tables(run, rows, arguments.minutes)
-        except subprocess.TimeoutExpired:
+        run = Run.load(
+            work / f"seed_{seed}",
+            arguments.config,
+            seed,
+            arguments.data,
+            arguments.width,
+        )
+        in_time = (
+            run.make_base(deadline)
+            and (not rows or rows_in_time(run, deadline))
+            and run.make(["results/quick/cases.tsv"], deadline)
+        )
+        if not in_time:
             print("The time is over; the same command does the rest.")
             return
         looks = [

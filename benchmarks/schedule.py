@@ -21,36 +21,17 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import setting as common
-from benchmarks.studies import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from casesim.inference.errors import Errors
+from benchmarks.studies import Run, Task, do_in_time, rows_of
 
 REFIT = "refit"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One fine-tune and its row: a share of the schedule, or the refit."""
-
-    name: str
-    case: str
-    epochs: int
-    iterations: int
-    seed: int
 
 
 def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
@@ -77,104 +58,6 @@ def plan(run: Run, percents: Sequence[int]) -> list[Task]:
     # The refit before the shorter ones: without it, they are compared with nothing.
     order = {name: place for place, name in enumerate(["100", REFIT])}
     return sorted(tasks, key=lambda task: order.get(task.name, len(order)))
-
-
-def do(task: Task, run: Run) -> None:
-    """Fine-tune, and score the model on every train case; a JSON file is left."""
-    path = run.work / f"study/{task.name}/{task.case}.json"
-    if path.exists():
-        return
-    import torch
-
-    from casesim.inference import label_maps, overlap, sliding_window
-    from casesim.nnunet import checkpoints, preprocessing
-    from casesim.nnunet.files import write_json
-    from casesim.training import jobs
-    from casesim.training import run as training
-
-    setting, study = run.setting, run.study
-    model = setting.model(f"study/{task.name}/{task.case}")
-    with TemporaryDirectory() as folder:
-        stems = [
-            Path(folder, f"copy_{copy}")
-            for copy in range(study.config["augmentation"]["copies"])
-        ]
-        jobs.augment_case(
-            [str(image) for image in setting.images(task.case)],
-            str(setting.label(task.case)),
-            str(setting.plans),
-            str(setting.dataset),
-            study.config["nnunet"]["configuration"],
-            study.config["augmentation"],
-            task.case,
-            task.seed,
-            [str(stem) for stem in stems],
-        )
-        started = time.perf_counter()
-        checkpoint = training.train(
-            stems,
-            setting.plans,
-            setting.dataset,
-            out_folder=model,
-            threads=1,
-            device=common.device(),
-            start_from=setting.checkpoint("base"),
-            **study.training("finetune", task.seed)
-            | {
-                "schedule": {
-                    "epochs": task.epochs,
-                    "iterations_per_epoch": task.iterations,
-                    "initial_lr": study.config["training"]["finetune"]["initial_lr"],
-                }
-            },
-        )
-        seconds = time.perf_counter() - started
-    torch.set_num_threads(1)
-    loaded = checkpoints.load_model(checkpoint, torch.device(common.device()))
-    records = []
-    for case in run.train:
-        data, _, properties = preprocessing.load_preprocessed(setting.stem(case))
-        logits = sliding_window.predict_logits(loaded, data, **study.logit_options)
-        records.append(
-            overlap.score_record(
-                f"finetuned/{task.case}",
-                case,
-                label_maps.to_label_map(loaded, logits, properties),
-                label_maps.read_reference(setting.label(case), properties),
-                study.cohort.scored,
-                study.more_regions,
-            )
-        )
-    checkpoint.unlink()
-    write_json(path, {"records": records, "seconds": seconds})
-
-
-def do_in_time(task: Task, run: Run, deadline: float) -> bool:
-    """`do`, unless `time.monotonic()` has come to `deadline`; whether it was done."""
-    if time.monotonic() > deadline:
-        return False
-    do(task, run)
-    return True
-
-
-def rows_of(run: Run, name: str) -> "tuple[pd.DataFrame, Errors, float]":
-    """Of one schedule: the matrix (train x train cases, Dice), the errors, and seconds
-    a fine-tune."""
-    import numpy as np
-
-    from casesim.inference import errors, overlap
-    from casesim.similarity.matrix import from_scores
-
-    paths = [run.work / f"study/{name}/{case}.json" for case in run.train]
-    read = [json.loads(path.read_text("utf-8")) for path in paths]
-    records = [record for content in read for record in content["records"]]
-    matrix = from_scores(
-        overlap.score_table(records), overlap.MEAN, run.train, run.train
-    )
-    found = errors.from_tables(
-        [errors.error_table(records)], list(run.study.foreground)
-    ).select([f"finetuned/{case}" for case in run.train], run.train)
-    return matrix, found, float(np.mean([content["seconds"] for content in read]))
 
 
 def analyse(run: Run, names: Sequence[str], full: str = "100") -> list[dict[str, Any]]:
@@ -274,6 +157,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="cohort.path, for real cases")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--width", type=int, help="features of the first stage")
     parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
@@ -281,10 +165,10 @@ def main() -> None:
         parser.error("--percent needs 100, with which the others are compared")
     deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
     work = arguments.work.absolute()
-    run = Run.load(work, arguments.config, arguments.seed, arguments.data)
-    try:
-        run.make(["results/quick/cases.tsv"], arguments.minutes)
-    except subprocess.TimeoutExpired:
+    run = Run.load(
+        work, arguments.config, arguments.seed, arguments.data, arguments.width
+    )
+    if not run.make_base(deadline):
         print("The time is over; the same command does the rest.")
         return
     tasks = plan(run, arguments.percent)

@@ -253,6 +253,19 @@ def set_stages(setting: Setting, number: int) -> None:
     write_json(setting.plans, plans)
 
 
+def set_width(setting: Setting, width: int) -> None:
+    """Plan a network whose first stage has so many features, and whose other stages are
+    as much narrower or wider; nothing is written where it is as planned."""
+    from casesim.nnunet.files import read_json, write_json
+
+    plans = read_json(setting.plans)
+    kwargs = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    first, *_ = features = kwargs["features_per_stage"]
+    if first != width:
+        kwargs["features_per_stage"] = [number * width // first for number in features]
+        write_json(setting.plans, plans)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
@@ -307,6 +320,7 @@ def publish(
     # The file that is written does not matter to who repeats the measurement.
     arguments = shlex.join(sys.argv[1:])
     arguments = re.sub(r"(^| )--output[= ]\S+", "", arguments).strip()
+    arguments = re.sub(r"(--(?:work|data)[= ])\S+", r"\1FOLDER", arguments)
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {arguments}".strip()
     machine = describe_machine(packages)
     section = f"## {title}\n\n{body}\n\n`{command}`\n{machine}\n"

@@ -1,16 +1,21 @@
 """Studies on a whole cohort, one seed in one folder: what they have in common.
 
-The workflow makes what a study needs, all jobs in one process of one thread
-(`benchmarks.one_process`); the study's own part is done by the package's functions.
+The workflow makes cohort, base model and folds, all jobs in one process of one thread
+(`benchmarks.one_process`); fine-tunes and their rows are made by the package's
+functions.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -43,15 +48,24 @@ class Run:
         config: the config file.
         seed: of the cohort, of its defects and of all trainings.
         study: what is asked for.
+        width: features of the network's first stage; None for nnU-Net's 32.
     """
 
     work: Path
     config: Path
     seed: int
     study: "Study"
+    width: int | None = None
 
     @classmethod
-    def load(cls, work: Path, config: Path, seed: int, data: Path | None) -> "Run":
+    def load(
+        cls,
+        work: Path,
+        config: Path,
+        seed: int,
+        data: Path | None = None,
+        width: int | None = None,
+    ) -> "Run":
         """Find what the config asks for with this seed and, for real cases, in this
         folder of data (`cohort.path`); what differs from the config is written to
         `seed.yaml` in `work`."""
@@ -67,7 +81,7 @@ class Run:
         merged = merge(yaml.safe_load(config.read_text(encoding="utf-8")), own)
         schema = common.ROOT / "config/schemas/config.schema.json"
         study = Study.load(settings.validate(merged, schema))
-        return cls(work, config.absolute(), seed, study)
+        return cls(work, config.absolute(), seed, study, width)
 
     @property
     def results(self) -> Path:
@@ -84,14 +98,14 @@ class Run:
         """The train cases."""
         return self.study.cohort.train
 
-    def make(self, targets: Sequence[str], minutes: float | None = None) -> None:
-        """Let the workflow make these files.
+    def make(self, targets: Sequence[str], deadline: float = math.inf) -> bool:
+        """Let the workflow make these files; whether it did.
 
-        Raises `subprocess.TimeoutExpired` when the time is over: the job at hand is
-        finished then, and the next call goes on.
+        When `time.monotonic()` comes to `deadline`, the job at hand is finished and no
+        more; the next call goes on.
         """
         if all((self.work / path).exists() for path in targets):
-            return
+            return True
         command = [sys.executable, "-m", "benchmarks.one_process", *targets]
         command += ["--directory", str(self.work), "--quiet", "rules", "--configfile"]
         command += [str(self.config), str(self.work / "seed.yaml")]
@@ -99,36 +113,47 @@ class Run:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, cwd=common.ROOT, env=environment)
         try:
-            code = process.wait(None if minutes is None else 60 * minutes)
+            left = deadline - time.monotonic()
+            code = process.wait(None if math.isinf(left) else max(0.0, left))
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-            raise
+            return False
         if code:
             raise subprocess.CalledProcessError(code, command)
+        return True
+
+    def make_base(self, deadline: float = math.inf) -> bool:
+        """Cohort and channels, the base model and its cells on the pool."""
+        pool = self.study.cohort.pool
+        if self.width is not None:
+            plans = str(self.setting.plans.relative_to(self.work))
+            if not self.make([plans], deadline):
+                return False
+            common.set_width(self.setting, self.width)
+        files = ["results/cohort.tsv", "results/channels.tsv"]
+        files += [f"results/scores/base/{case}.json" for case in pool]
+        return self.make(files, deadline)
 
     def iterations(self, kind: str) -> int:
         """Iterations of a training, `base` or `finetune`."""
         schedule = self.study.config["training"][kind]
         return int(schedule["epochs"] * schedule["iterations_per_epoch"])
 
-    def kinds(
-        self, matrix: "Errors | None", folds: bool, cases: Sequence[str] | None = None
-    ) -> "pd.DataFrame":
+    def kinds(self, matrix: "Errors | None", folds: bool) -> "pd.DataFrame":
         """The kinds of all train cases (`kinds.classify`).
 
         Args:
             matrix: errors of the fine-tuned models (`finetuned/<case>`) in the pool;
                 None to do without them.
             folds: whether models that never saw a case are asked.
-            cases: columns of the matrix, by default the pool.
         """
         from casesim.cohort.channels import read_channels
         from casesim.inference import errors, overlap
         from casesim.similarity.kinds import classify
         from casesim.similarity.signatures import positions, signatures
 
-        pool, labels = cases or self.study.cohort.pool, self.study.foreground
+        pool, labels = self.study.cohort.pool, self.study.foreground
         paths = [self.results / f"scores/base/{case}.json" for case in pool]
         records = [overlap.read_record(path) for path in paths]
         outside = None
@@ -145,3 +170,125 @@ class Run:
         )
         channels = read_channels(self.results / "channels.tsv")
         return classify(found, self.train, channels)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fine-tune and its row: the full schedule, a share of it, or a refit."""
+
+    name: str
+    case: str
+    epochs: int
+    iterations: int
+    seed: int
+
+
+def do(task: Task, run: Run) -> None:
+    """Fine-tune, and score the model on the pool; a JSON file is left.
+
+    Cell by cell in this process: to plan, start and note each of thousands of cells
+    takes Snakemake several times what the cell takes.
+    """
+    path = run.work / f"study/{task.name}/{task.case}.json"
+    if path.exists():
+        return
+    import torch
+
+    from casesim.inference import label_maps, overlap, sliding_window
+    from casesim.nnunet import checkpoints
+    from casesim.nnunet.files import write_json
+    from casesim.training import jobs
+    from casesim.training import run as training
+
+    setting, study = run.setting, run.study
+    model = setting.model(f"study/{task.name}/{task.case}")
+    with TemporaryDirectory() as folder:
+        stems = [
+            Path(folder, f"copy_{copy}")
+            for copy in range(study.config["augmentation"]["copies"])
+        ]
+        jobs.augment_case(
+            [str(image) for image in setting.images(task.case)],
+            str(setting.label(task.case)),
+            str(setting.plans),
+            str(setting.dataset),
+            study.config["nnunet"]["configuration"],
+            study.config["augmentation"],
+            task.case,
+            task.seed,
+            [str(stem) for stem in stems],
+        )
+        started = time.perf_counter()
+        checkpoint = training.train(
+            stems,
+            setting.plans,
+            setting.dataset,
+            out_folder=model,
+            threads=1,
+            device=common.device(),
+            start_from=setting.checkpoint("base"),
+            **study.training("finetune", task.seed)
+            | {
+                "schedule": {
+                    "epochs": task.epochs,
+                    "iterations_per_epoch": task.iterations,
+                    "initial_lr": study.config["training"]["finetune"]["initial_lr"],
+                }
+            },
+        )
+        seconds = time.perf_counter() - started
+    torch.set_num_threads(1)
+    loaded = checkpoints.load_model(checkpoint, torch.device(common.device()))
+    records = []
+    for case in study.cohort.pool:
+        data, properties, reference = _load(setting.stem(case), setting.label(case))
+        logits = sliding_window.predict_logits(loaded, data, **study.logit_options)
+        records.append(
+            overlap.score_record(
+                f"finetuned/{task.case}",
+                case,
+                label_maps.to_label_map(loaded, logits, properties),
+                reference,
+                study.cohort.scored,
+                study.more_regions,
+            )
+        )
+    checkpoint.unlink()
+    write_json(path, {"records": records, "seconds": seconds})
+
+
+@lru_cache(maxsize=128)
+def _load(stem: Path, label: Path) -> tuple[Any, dict[str, Any], Any]:
+    """A preprocessed case, its properties and its reference."""
+    from casesim.inference import label_maps
+    from casesim.nnunet import preprocessing
+
+    data, _, properties = preprocessing.load_preprocessed(stem)
+    return data, properties, label_maps.read_reference(label, properties)
+
+
+def do_in_time(task: Task, run: Run, deadline: float) -> bool:
+    """`do`, unless `time.monotonic()` has come to `deadline`; whether it was done."""
+    if time.monotonic() > deadline:
+        return False
+    do(task, run)
+    return True
+
+
+def rows_of(run: Run, name: str) -> "tuple[pd.DataFrame, Errors, float]":
+    """Of one schedule: the matrix (train x pool, Dice), its errors, and seconds a
+    fine-tune."""
+    import numpy as np
+
+    from casesim.inference import errors, overlap
+    from casesim.similarity.matrix import from_scores
+
+    pool = run.study.cohort.pool
+    paths = [run.work / f"study/{name}/{case}.json" for case in run.train]
+    read = [json.loads(path.read_text("utf-8")) for path in paths]
+    records = [record for content in read for record in content["records"]]
+    matrix = from_scores(overlap.score_table(records), overlap.MEAN, run.train, pool)
+    found = errors.from_tables(
+        [errors.error_table(records)], list(run.study.foreground)
+    ).select([f"finetuned/{case}" for case in run.train], pool)
+    return matrix, found, float(np.mean([content["seconds"] for content in read]))

@@ -37,12 +37,14 @@ def test_what_is_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "docs" / "x.md"
-    arguments = ["benchmarks/x.py", "--n", "3", "--output", str(output)]
+    arguments = ["benchmarks/x.py", "--n", "3", "--work", str(tmp_path)]
+    arguments += ["--output", str(output)]
     monkeypatch.setattr("sys.argv", arguments)
     setting.publish("Title", "body", output)
     text = output.read_text()
     assert text == capsys.readouterr().out.lstrip("\n").removesuffix("\n")
-    assert text.startswith("## Title\n\nbody\n\n`python -m benchmarks.x --n 3`\n")
+    command = "python -m benchmarks.x --n 3 --work FOLDER"
+    assert text.startswith(f"## Title\n\nbody\n\n`{command}`\n")
     for word in ("cores", "GB of memory", f"torch {torch.__version__}", "nnunetv2"):
         assert word in text
     assert str(tmp_path) not in text

@@ -1,19 +1,20 @@
 """The arithmetic of the studies: what counts as right, what it costs, their tables."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import evidence, schedule, studies
+from benchmarks import evidence, schedule, setting, studies
 from casesim.similarity import kinds
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> studies.Run:
     config = Path(__file__).parents[2] / "config/kinds.yaml"
-    return studies.Run.load(tmp_path_factory.mktemp("study"), config, 1, None)
+    return studies.Run.load(tmp_path_factory.mktemp("study"), config, 1)
 
 
 def test_a_seed_changes_cohort_and_trainings(run: studies.Run) -> None:
@@ -33,6 +34,18 @@ def test_a_seed_changes_cohort_and_trainings(run: studies.Run) -> None:
     for kind, least in [(kinds.UNDER, 5), (kinds.DISPLACED, 5), (kinds.EXCHANGED, 4)]:
         found = [evidence.outcome(name, kind) for name in planted if name]
         assert found.count(evidence.RIGHT) >= least
+
+
+def test_a_narrower_network(tmp_path: Path) -> None:
+    narrow = setting.Setting(tmp_path, 1)
+    narrow.plans.parent.mkdir(parents=True)
+    network = {"arch_kwargs": {"features_per_stage": [32, 64, 512]}}
+    plans = {"configurations": {"2d": {"architecture": network}}}
+    narrow.plans.write_text(json.dumps(plans))
+    for _ in range(2):
+        setting.set_width(narrow, 8)
+        kwargs = narrow.plan["architecture"]["arch_kwargs"]
+        assert kwargs["features_per_stage"] == [8, 16, 128]
 
 
 def test_costs_are_trainings_of_the_base_model(run: studies.Run) -> None:
