@@ -22,6 +22,7 @@ LINES = (
         *(
             "cells",
             "channels",
+            "dates",
             "errors",
             "files",
             "images",

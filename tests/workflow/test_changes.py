@@ -6,6 +6,7 @@ The real rules on files without content, by scripts that write down their names.
 import os
 import re
 import shutil
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ CONFIG: dict[str, Any] = {
     "clusters": {"max_removed_share": 0.7},
     "pruning": {"arms": ["worst_cluster"], "random_arms": 1},
 }
+
+OLD = 10_000.0
 
 Jobs = set[str]
 
@@ -133,11 +136,11 @@ def study(original: Checkout, tmp_path: Path) -> Study:
     return Study(checkout)
 
 
-def correct(path: Path, older: bool = False) -> None:
-    """Another content; `older` as rsync or `cp -p` leave it."""
+def correct(path: Path, date: float | None = None) -> None:
+    """Another content; with a date as rsync or `cp -p` leave it, or a wrong clock."""
     path.write_bytes(b"corrected")
-    if older:
-        os.utime(path, (10_000, 10_000))
+    if date is not None:
+        os.utime(path, (date, date))
 
 
 def of_held_out(case: str) -> Jobs:
@@ -170,18 +173,27 @@ def shrunk_pool(study: Study) -> Jobs:
     return again | CONFIG_KEPT
 
 
-def label_of_the_pool(study: Study) -> Jobs:
-    correct(study.file("labelsTr", POOL[0]))
+def label_of_the_pool_from_tomorrow(study: Study) -> Jobs:
+    correct(study.file("labelsTr", POOL[0]), time.time() + 86400)
     return ALL - each("import_case", [*POOL[1:], HELD_OUT])
 
 
 def older_image_of_the_pool(study: Study) -> Jobs:
-    correct(study.file("imagesTr", POOL[0]), older=True)
+    correct(study.file("imagesTr", POOL[0]), OLD)
     return ALL - each("import_case", [*POOL[1:], HELD_OUT])
 
 
 def older_label_of_a_judge(study: Study) -> Jobs:
-    correct(study.file("labelsTr", HELD_OUT), older=True)
+    correct(study.file("labelsTr", HELD_OUT), OLD)
+    return of_held_out(HELD_OUT)
+
+
+def clock_set_back(study: Study) -> Jobs:
+    """All that was done seems to come from the future; then a label is corrected."""
+    for path in study.checkout.path("results").rglob("*"):
+        date = path.stat().st_mtime + 3600
+        os.utime(path, (date, date))
+    correct(study.file("labelsTr", HELD_OUT))
     return of_held_out(HELD_OUT)
 
 
@@ -234,8 +246,12 @@ def damaged_note(study: Study) -> Jobs:
 @pytest.mark.parametrize(
     "change",
     [
-        damaged_note,
-        *(label_of_the_pool, older_image_of_the_pool, older_label_of_a_judge),
+        *(damaged_note, clock_set_back),
+        *(
+            label_of_the_pool_from_tomorrow,
+            older_image_of_the_pool,
+            older_label_of_a_judge,
+        ),
         *(grown_pool, shrunk_pool, grown_rows, one_judge_more, touched),
         *(base_epochs, finetune_epochs_and_a_judge, another_distance, one_arm_more),
     ],
@@ -252,7 +268,7 @@ def test_one_start_does_all_that_is_outdated_and_no_more(
 
 def test_a_corrected_file_is_named_before_anything_is_done(study: Study) -> None:
     path = study.file("labelsTr", POOL[0])
-    correct(path, older=True)
+    correct(path, OLD)
     for _ in range(2):  # a dry run does not keep the next one from saying it
         output = succeeded(study.checkout.run("-n"))
         assert "Changed since the last start" in output, output

@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from casesim import records
+from casesim import dates, records
 from casesim.errors import UserError
 from casesim.files import atomic_path
 from casesim.process_table import (
@@ -71,7 +71,8 @@ def arrive(folder: Path = Path()) -> str | None:
         if _flock(lock, fcntl.LOCK_EX):
             message = _remove_stale_locks(folder)
             if not any((folder / LOCKS).glob("*.lock")):
-                message = _distrust_damaged(folder, message)
+                told = [message, _distrust_damaged(folder), _bring_back(folder)]
+                message = " ".join(filter(None, told)) or None
         deadline = time.monotonic() + _SECONDS_TO_LOOK
         while not _flock(lock, fcntl.LOCK_SH) and time.monotonic() < deadline:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -135,15 +136,25 @@ def _remove_stale_locks(folder: Path) -> str | None:
     return message
 
 
-def _distrust_damaged(folder: Path, message: str | None) -> str | None:
+def _distrust_damaged(folder: Path) -> str:
     number = records.distrust_damaged(folder)
     if not number:
-        return message
-    told = (
+        return ""
+    return (
         f"What Snakemake noted of {number} finished files is damaged, as after a power "
         "cut: whether they are up to date is not known, so they are made again."
     )
-    return f"{message} {told}" if message else told
+
+
+def _bring_back(folder: Path) -> str:
+    number, seconds = dates.bring_back(folder)
+    if not number:
+        return ""
+    return (
+        f"{number} files below results were from the future, by up to {seconds} s: the "
+        "clock was set back since they were made, or one is wrong. They have got dates "
+        "of the past, in their order."
+    )
 
 
 def _is_anybody_here(folder: Path) -> bool:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from casesim.files import atomic_path
+from casesim.files import atomic_path, sync
 
 FOLDER = Path(__file__).parent / "page"
 NAMES = tuple(sorted(path.name for path in FOLDER.iterdir()))
@@ -30,6 +30,11 @@ def copy_tree(explorer: Path, target: Path) -> None:
     """Copy a finished explorer, page and data, whole or not at all."""
     temporary = target.with_name(f".tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(explorer, temporary)
+    shutil.copytree(explorer, temporary, copy_function=_copy)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
+
+
+def _copy(source: str, target: str) -> None:
+    shutil.copy2(source, target)
+    sync(Path(target))

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from casesim.errors import UserError
+from casesim.files import atomic_path
+
 _FOLDER = ".kept"
 _RECORD = "record.json"
 
@@ -48,11 +51,12 @@ class Keeper:
     def keep(self, key: str) -> None:
         """Remember the files as they are now."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             self._folder.mkdir(parents=True)
             for file in self._files:
                 os.link(file, self._folder / file.name)
             sizes = [file.stat().st_size for file in self._files]
             record = json.dumps({"key": key, "sizes": sizes})
             # Last: without it nothing counts as kept.
-            (self._folder / _RECORD).write_text(record, encoding="utf-8")
+            with atomic_path(self._folder / _RECORD) as temporary:
+                temporary.write_text(record, encoding="utf-8")
