@@ -56,7 +56,11 @@ def test_a_row_for_each_case() -> None:
 
 
 def test_a_case_unlike_all_others_is_marked() -> None:
-    assert set(told(LEARNT, shift=1e6)["words"]) == {outlook.UNLIKE}
+    found = told(LEARNT, shift=1e6)
+    assert set(found["words"]) == {outlook.UNLIKE}
+    # Nothing is promised of it.
+    assert found[["low", "high"]].isna().all(axis=None)
+    assert found["predicted_dice"].notna().all()
 
 
 def test_nothing_is_promised_without_calibration() -> None:

@@ -82,6 +82,9 @@ def write(path: Path, array: np.ndarray) -> str:
     return str(path)
 
 
+NOTHING = (np.nan, np.nan, np.nan)
+
+
 def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(100, 10, (4, 16, 16)).astype(np.float32)
     label_map = np.zeros((4, 16, 16), np.uint8)
@@ -92,8 +95,8 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     told = pd.DataFrame(
         [
             ("sure", 0.8, 0.7, 0.9, outlook.AS_GOOD, "t1,t2", "base", 0.1, 0.9, "s"),
-            ("odd", 0.4, 0.2, 0.6, outlook.UNLIKE, "t2", "base", 1.0, 0.9, "<o>"),
-            ("new", np.nan, np.nan, np.nan, outlook.UNCALIBRATED, "", "", 0, 0.5, "n"),
+            ("odd", 0.4, *NOTHING[:2], outlook.UNLIKE, "t2", "base", 1.0, 0.9, "<o>"),
+            ("new", *NOTHING, outlook.UNCALIBRATED, "", "", 0, 0.5, "n"),
         ],
         columns=list(arrivals.COLUMNS),
     )
@@ -118,7 +121,8 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     assert [f'id="case{number}"' in page for number in range(5)] == [
         *(False, True, True, True, False)
     ]
-    assert "Predicted Dice 0.40 (0.20 to 0.60)." in page
+    assert "Predicted Dice 0.80 (0.70 to 0.90)." in page
+    assert "Predicted Dice 0.40 (no interval)." in page
     assert "No Dice predicted." in page
     assert "A &amp; B. Nobody has labelled" in page
     assert "&lt;o&gt;" in page

@@ -37,7 +37,9 @@ def table(
 
     Returns:
         `COLUMNS`, by case id: predicted Dice of the segmentation with its interval,
-        empty where nothing is calibrated; `words`; `leans_on`, the best train cases,
+        empty where nothing is calibrated, and no interval for a case unlike the
+        calibration cases, where it holds nothing (docs/adaptive.md); `words`;
+        `leans_on`, the best train cases,
         and `models`, all that have a weight, separated by commas; `novelty`
         (`labelling.novelty`); `confidence`, the raw one of the members by weight,
         which ranks but promises nothing; `segmentation`.
@@ -48,15 +50,17 @@ def table(
     for case, ranked in sorted(selections.items()):
         predicted, low, high = outlook.predict(learnt, *outlook.weighted(ranked))
         novelty = labelling.novelty(known, asked.T[case], patients)
+        words = outlook.words(learnt, predicted, novelty)
+        promised = np.isfinite(predicted) and words != outlook.UNLIKE
         heard = selection.members(ranked)
         confidence = ranked.set_index("model")["confidence"].astype(float)
         rows.append(
             {
                 "case": case,
                 "predicted_dice": predicted,
-                "low": low if np.isfinite(predicted) else np.nan,
-                "high": high if np.isfinite(predicted) else np.nan,
-                "words": outlook.words(learnt, predicted, novelty),
+                "low": low if promised else np.nan,
+                "high": high if promised else np.nan,
+                "words": words,
                 "leans_on": ",".join(selection.leaned_on(ranked, top)),
                 "models": ",".join(heard),
                 "novelty": novelty,

@@ -24,7 +24,7 @@ ODD = 0.95
 AS_GOOD = "as good as most calibration cases"
 BELOW = "below the middle of the calibration cases"
 LOOK = "look at this one"
-UNLIKE = "look at this one: unlike the calibration cases, the interval may not hold"
+UNLIKE = "look at this one: unlike the calibration cases, it may be far worse"
 UNCALIBRATED = "not calibrated: too few calibration cases to predict a Dice"
 
 

@@ -138,11 +138,15 @@ def dice_text(row: pd.Series) -> str:
 
 
 def dice_in_numbers(row: pd.Series) -> str:
-    """The predicted Dice with its interval; nothing where none is predicted."""
+    """The predicted Dice with its interval, or without where none is promised; nothing
+    where no Dice is predicted."""
     predicted, low, high = (
         float(row[name]) for name in ("predicted_dice", "low", "high")
     )
-    return "" if math.isnan(predicted) else f"{predicted:.2f} ({low:.2f} to {high:.2f})"
+    if math.isnan(predicted):
+        return ""
+    interval = f"{low:.2f} to {high:.2f}" if low <= high else "no interval"
+    return f"{predicted:.2f} ({interval})"
 
 
 def draw(
