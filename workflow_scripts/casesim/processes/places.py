@@ -21,8 +21,8 @@ THREADS_WITH_GPU = 8
 # How many there are, told to the jobs.
 VARIABLE = "CASESIM_PLACES"
 
-# A training or a predictor of the demo holds up to 1.2 GB, most of it libraries that
-# processes share; networks of real size need several times that: fewer cores then.
+# A predictor at work on small networks was seen to hold 0.6 GB, some of it shared with
+# others, a small training as much; real networks need more, and fewer cores then.
 _BYTES_OF_A_JOB = 1 << 30
 
 
