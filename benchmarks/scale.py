@@ -86,14 +86,23 @@ def put_scripts_aside(folder: Path) -> None:
 
 
 def snakemake(folder: Path, *arguments: str) -> Run:
-    """Run Snakemake to its end, under the default profile."""
+    """Run Snakemake to its end, under the default profile.
+
+    As on a machine with a GPU, where one cell runs at a time.
+    """
     command = [
         *(sys.executable, "-m", "snakemake", *arguments, "--cores", "2"),
         *("--configfile", "config/paper.yaml", "size.yaml"),
     ]
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "0"},
+            stdout=log,
+            stderr=log,
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         log.seek(0)

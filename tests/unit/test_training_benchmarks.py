@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import iterating, schedule, training
+from benchmarks import drift, iterating, schedule, training
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,13 @@ def test_ratios_are_nnunets_time_by_ours() -> None:
     seconds = {"ours": [1.0, 2.0], "nnunet": [3.0, 3.0], "nnunet-again": [9.0, 9.0]}
     found = training.Outcome(iterating.Task("2d", 12), {}, seconds)
     assert found.ratios == [3.0, 1.5]
+
+
+def test_each_training_is_compared_with_the_one_that_it_differs_from() -> None:
+    losses = {name: [1.0] * 20 for name in drift.VARIANTS} | {drift.PLAIN: [1.0] * 20}
+    losses[drift.HALF] = [1.0] * 10 + [1.1] * 10
+    losses[f"{drift.HALF}, compiled"] = [1.0] * 10 + [1.1, 1.3] * 5
+    text = drift.report(losses)
+    assert "| float32, again | float32 | 0.0000 | 0.0000 |" in text
+    assert "| bfloat16 | float32 | 0.1000 | 0.1000 |" in text
+    assert "| bfloat16, compiled | bfloat16 | 0.1000 | 0.2000 |" in text
