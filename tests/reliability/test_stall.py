@@ -28,7 +28,7 @@ from benchmarks.busy import load
 from .conftest import FULL, SEED
 
 ROUNDS = int(os.environ.get("RELIABILITY_ROUNDS", "100")) if FULL else 2
-LOAD = 4
+LOAD = int(os.environ.get("RELIABILITY_LOAD", "4"))
 LIMIT = 60.0
 # Beyond the limit, in which whoever stands still writes its stacks.
 GRACE = 60.0
