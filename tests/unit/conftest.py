@@ -3,13 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 
 from casesim.nnunet import planning, preprocessing, stages
 from casesim.nnunet.files import write_json
+from casesim.training import cascade
 
 CHANNELS = ["FLAIR", "T1w", "T1gd", "T2w"]
 LABELS = {"background": 0, "edema": 1, "core": 2, "rim": 3}
@@ -107,6 +110,38 @@ def cascade_cohort(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
                 cohort.stem(case, stage),
             )
     return cohort
+
+
+def train_cascade(cohort: TinyCohort, folder: Path, **changes: Any) -> Path:
+    """A model of both stages, of three iterations each; its checkpoint."""
+    options: dict[str, Any] = {
+        "cases": [
+            cohort.stem(case, stage)
+            for stage in reversed(stages.stages(stages.CASCADE))
+            for case in POOL
+        ],
+        "plans": cohort.plans,
+        "dataset": cohort.dataset,
+        "configuration": stages.CASCADE,
+        "out_folder": folder,
+        "schedule": {"epochs": 1, "iterations_per_epoch": 3, "initial_lr": 0.01},
+        "seed": 0,
+        "threads": 1,
+        "device": "cpu",
+    }
+    return cascade.train(**(options | changes))
+
+
+@pytest.fixture(scope="session")
+def cascade_pair(
+    cascade_cohort: TinyCohort, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model of `cascade_cohort`; do not change it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trained = train_cascade(cascade_cohort, tmp_path_factory.mktemp("pair"))
+    torch.set_num_threads(before)
+    return trained
 
 
 @pytest.fixture(scope="session")

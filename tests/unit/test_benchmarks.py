@@ -16,6 +16,7 @@ from benchmarks import (
     matrix,
     nnunet_commands,
     predictor,
+    presets,
     scale,
     setting,
     storage,
@@ -233,3 +234,15 @@ def test_threads_are_judged_by_what_the_processors_do() -> None:
     text = threads.report({1: [one], 2: [two]})
     assert "| cell | 1 | 200 | 200 | 1.00 |" in text
     assert "| training iteration | 2 | 150 | 300 | 1.50 |" in text
+
+
+@pytest.mark.parametrize("planner", ["default", "ResEncXL"])
+def test_the_presets_are_planned_as_the_readme_says(planner: str) -> None:
+    plans, _ = presets.make_plans(planner)
+    planned = []
+    for configuration in ("2d", "3d_fullres"):
+        plan = plans["configurations"][configuration]
+        patch = " x ".join(map(str, plan["patch_size"]))
+        planned.append(f"{patch}, {plan['batch_size']}")
+    readme = (setting.ROOT / "config/README.md").read_text(encoding="utf-8")
+    assert f"| `{planner}` | {' | '.join(planned)} |" in readme

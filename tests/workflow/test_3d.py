@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .conftest import Checkout, succeeded
-from .matrices import recomputed, stored_matrix
+from .independent import predicted_by_command, recomputed, stored_matrix, voxels
 
 
 def test_3d_fullres(tmp_path: Path) -> None:
@@ -41,6 +41,13 @@ def test_3d_fullres(tmp_path: Path) -> None:
     assert matrix.to_numpy().max() > 0.05
     plans = checkout.path("results/models/base/plans.json").read_text()
     assert "ResidualEncoderUNet" in plans
+
+    row, column = matrix.index[0], matrix.columns[-1]
+    model = f"finetuned/{row}"
+    theirs = predicted_by_command(checkout, model, column, tmp_path / "theirs")
+    ours = voxels(checkout.path(f"results/predictions/{model}/{column}.nii.gz"))
+    assert len(np.unique(theirs)) > 1
+    assert (ours == theirs).mean() >= 0.999
     assert checkout.path(
         "results/nnunet/preprocessed/Dataset001_Cohort/nnUNetPlans_3d_fullres"
     ).is_dir()

@@ -1,8 +1,5 @@
 """The cascade, up to the matrix and a retrained model, against nnU-Net's commands."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +7,7 @@ import numpy as np
 import pytest
 
 from .conftest import Checkout, succeeded
-from .matrices import recomputed, stored_matrix, voxels
+from .independent import predicted_by_command, recomputed, stored_matrix, voxels
 
 CONFIG: dict[str, Any] = {
     "cohort": {
@@ -69,37 +66,15 @@ def test_every_model_is_a_pair(study: Checkout) -> None:
     assert "Nothing to be done" in succeeded(plan)
 
 
-def predict(images: Path, model: Path, out: Path, *more: str) -> None:
-    program = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
-    subprocess.run(
-        [
-            str(program),
-            *("-i", str(images), "-o", str(out), "-m", str(model), "-f", "all"),
-            *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", *more),
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "nnUNet_compile": "f"},
-    )
-
-
 def test_nnunet_predicts_the_same(study: Checkout, tmp_path: Path) -> None:
-    model = study.path("results/models/finetuned/phantom_001")
-    case = "phantom_002"
-    images = tmp_path / "images"
-    images.mkdir()
-    raw = study.path("results/nnunet/raw/Dataset001_Cohort/imagesTr")
-    for image in raw.glob(f"{case}_*.nii.gz"):
-        (images / image.name).symlink_to(image)
-    predict(images, model / "3d_lowres", tmp_path / "first")
-    predict(
-        *(images, model, tmp_path / "second"),
+    model, case = "finetuned/phantom_001", "phantom_002"
+    first = predicted_by_command(study, f"{model}/3d_lowres", case, tmp_path / "first")
+    theirs = predicted_by_command(
+        *(study, model, case, tmp_path / "second"),
         *("-prev_stage_predictions", str(tmp_path / "first")),
     )
-    name = f"{case}.nii.gz"
-    ours = voxels(study.path(f"results/predictions/finetuned/phantom_001/{name}"))
-    theirs = voxels(tmp_path / "second" / name)
+    ours = voxels(study.path(f"results/predictions/{model}/{case}.nii.gz"))
     assert len(np.unique(theirs)) > 1
     assert (ours == theirs).mean() >= 0.999
     # The second stage has something to say of its own.
-    assert (voxels(tmp_path / "first" / name) != theirs).any()
+    assert (first != theirs).any()

@@ -1,14 +1,20 @@
 """The out-of-fold baseline: folds, and cleanlab's score of a whole volume."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cleanlab.segmentation.rank import get_label_quality_scores
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.conftest import LABELS, POOL, TinyCohort
 
+from casesim.evidence import jobs
 from casesim.evidence.label_quality import folds, label_quality
+from casesim.nnunet import preprocessing
+from casesim.nnunet.stages import CASCADE
 
 
 @given(
@@ -88,3 +94,25 @@ def test_what_does_not_fit_is_refused() -> None:
         label_quality(np.zeros((1, 2, 3), int), logits)
     with pytest.raises(ValueError, match="2 classes"):
         label_quality(np.full((1, 2, 2), 2), logits)
+
+
+def test_a_cascade_is_judged_by_its_second_stage(
+    cascade_cohort: TinyCohort, cascade_pair: Path, tmp_path: Path
+) -> None:
+    stem = cascade_cohort.stem(POOL[0], CASCADE)
+    jobs.label_quality(
+        checkpoint=str(cascade_pair),
+        stem=str(stem),
+        score=str(tmp_path / "score.json"),
+        case=POOL[0],
+        fold=1,
+        foreground={name: number for name, number in LABELS.items() if number},
+        options={"mirroring": False},
+        threads=1,
+        gpu=0,
+    )
+    score = json.loads((tmp_path / "score.json").read_text())
+    _, labels, _ = preprocessing.load_preprocessed(stem, with_seg=True)
+    assert labels is not None
+    assert score["labels"]["edema"]["n_ref"] == (labels == 1).sum()
+    assert 0 < score["label_quality"] < 1

@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from unit.conftest import HELD_OUT, TinyCohort
 
 from casesim.errors import UserError
-from casesim.nnunet import adoption, checkpoints, planning, preprocessing
+from casesim.nnunet import adoption, checkpoints, planning, preprocessing, stages
 from casesim.nnunet.files import read_json, write_json
 
 
@@ -140,3 +140,23 @@ def test_numbers_of_numpy_in_the_log_are_let_in(
     }
     torch.save(content, tmp_path / "logged.pth")
     assert adopt(tmp_path / "logged.pth", tiny_cohort, tmp_path).is_file()
+
+
+def test_both_stages_of_a_cascade(
+    cascade_cohort: TinyCohort, cascade_pair: Path, tmp_path: Path
+) -> None:
+    low, high = stages.stages(stages.CASCADE)
+    first = stages.first_checkpoint(cascade_pair, high)
+    assert first is not None
+    files = (cascade_cohort.plans, cascade_cohort.dataset)
+    adoption.adopt_all([first, cascade_pair], *files, high, tmp_path)
+    ours = checkpoints.load_model(tmp_path / "fold_all/checkpoint_final.pth", "cpu")
+    theirs = checkpoints.load_model(cascade_pair, "cpu")
+    assert ours.first_stage is not None
+    assert (ours.first_stage.configuration, ours.configuration) == (low, high)
+    for one, other in zip(ours.networks, theirs.networks, strict=True):
+        for weight, same in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(weight, same)
+    # The stages cannot be taken for each other.
+    with pytest.raises(UserError, match="is a network of 3d_cascade_fullres"):
+        adoption.adopt_all([cascade_pair, first], *files, high, tmp_path)

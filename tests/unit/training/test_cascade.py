@@ -9,7 +9,7 @@ import pytest
 import torch
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from unit.conftest import POOL, TinyCohort
+from unit.conftest import POOL, TinyCohort, train_cascade
 from unit.training.trainings import weights
 
 from casesim.nnunet import checkpoints, preprocessing
@@ -25,51 +25,34 @@ SCHEDULE = {"epochs": 1, "iterations_per_epoch": 3, "initial_lr": 0.01}
 CPU = torch.device("cpu")
 
 
-def train(cohort: TinyCohort, folder: Path, **changes: Any) -> Path:
-    options: dict[str, Any] = {
-        "cases": [cohort.stem(c, stage) for stage in (CASCADE, FIRST) for c in POOL],
-        "plans": cohort.plans,
-        "dataset": cohort.dataset,
-        "configuration": CASCADE,
-        "out_folder": folder,
-        "schedule": SCHEDULE,
-        "seed": 0,
-        "threads": 1,
-        "device": "cpu",
-    }
-    return cascade.train(**(options | changes))
-
-
-@pytest.fixture(scope="module")
-def pair(cascade_cohort: TinyCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return train(cascade_cohort, tmp_path_factory.mktemp("pair"))
-
-
 def first_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent / FIRST / "fold_all" / checkpoint.name
 
 
 @pytest.fixture(scope="module")
 def label_maps(
-    cascade_cohort: TinyCohort, pair: Path, tmp_path_factory: pytest.TempPathFactory
+    cascade_cohort: TinyCohort,
+    cascade_pair: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """What the second stage was trained on."""
     coarse = {case: cascade_cohort.stem(case, FIRST) for case in POOL}
     folder = tmp_path_factory.mktemp("predicted")
     shapes = Cases([cascade_cohort.stem(c, CASCADE) for c in POOL], 0).shapes
-    return cascade.FirstStage(first_of(pair), coarse, folder).predict(shapes, CPU)
+    return cascade.FirstStage(first_of(cascade_pair), coarse, folder).predict(
+        shapes, CPU
+    )
 
 
-def test_a_model_folder_in_a_model_folder(pair: Path) -> None:
-    folder = pair.parent.parent
+def test_a_model_folder_in_a_model_folder(cascade_pair: Path) -> None:
+    folder = cascade_pair.parent.parent
     files = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
     own = ["dataset.json", "fold_all/checkpoint_final.pth", "plans.json"]
     own += ["progress.png"]
     assert sorted(str(path) for path in files if ".kept" not in path.parts) == sorted(
         [*own, *(f"{FIRST}/{name}" for name in own)]
     )
-    model = checkpoints.load_model(pair, "cpu")
+    model = checkpoints.load_model(cascade_pair, "cpu")
     assert (model.configuration, model.first_stage is None) == (CASCADE, False)
     assert model.first_stage is not None
     assert model.first_stage.configuration == FIRST
@@ -84,13 +67,13 @@ def test_a_model_folder_in_a_model_folder(pair: Path) -> None:
 
 def test_the_second_stage_learns_from_nnunet_s_label_maps(
     cascade_cohort: TinyCohort,
-    pair: Path,
+    cascade_pair: Path,
     label_maps: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     predictor = nnUNetPredictor(device=CPU, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(
-        str(first_of(pair).parent.parent), ("all",), "checkpoint_final.pth"
+        str(first_of(cascade_pair).parent.parent), ("all",), "checkpoint_final.pth"
     )
     found = set()
     for case in POOL[:2]:
@@ -164,22 +147,27 @@ def test_a_batch_depends_on_seed_and_number_alone(
 
 def test_too_little_memory_makes_no_difference(
     cascade_cohort: TinyCohort,
-    pair: Path,
+    cascade_pair: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    again = train(cascade_cohort, tmp_path, memory_mb=0.1)
+    again = train_cascade(cascade_cohort, tmp_path, memory_mb=0.1)
     assert capsys.readouterr().out.count("4 cases on disk") == 2
-    assert again.read_bytes() == pair.read_bytes()
-    assert first_of(again).read_bytes() == first_of(pair).read_bytes()
+    assert again.read_bytes() == cascade_pair.read_bytes()
+    assert first_of(again).read_bytes() == first_of(cascade_pair).read_bytes()
 
 
 def test_a_fine_tune_starts_from_both_stages(
-    cascade_cohort: TinyCohort, pair: Path, tmp_path: Path
+    cascade_cohort: TinyCohort, cascade_pair: Path, tmp_path: Path
 ) -> None:
     schedule = {"epochs": 1, "iterations_per_epoch": 1, "initial_lr": 1e-12}
-    tuned = train(cascade_cohort, tmp_path, start_from=pair, schedule=schedule)
-    for ours, base in ((tuned, pair), (first_of(tuned), first_of(pair))):
+    tuned = train_cascade(
+        cascade_cohort, tmp_path, start_from=cascade_pair, schedule=schedule
+    )
+    for ours, base in (
+        (tuned, cascade_pair),
+        (first_of(tuned), first_of(cascade_pair)),
+    ):
         before = weights(base)
         for name, weight in weights(ours).items():
             torch.testing.assert_close(weight, before[name], atol=1e-8, rtol=0)
@@ -187,7 +175,7 @@ def test_a_fine_tune_starts_from_both_stages(
 
 def test_interrupted_in_its_second_stage(
     cascade_cohort: TinyCohort,
-    pair: Path,
+    cascade_pair: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -204,23 +192,23 @@ def test_interrupted_in_its_second_stage(
 
     monkeypatch.setattr(preprocessing, "write_label_map", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(cascade_cohort, folder)
+        train_cascade(cascade_cohort, folder)
     monkeypatch.undo()
     # Snakemake deletes what a job that failed had declared.
     first = folder / FIRST
     (first / "fold_all/checkpoint_final.pth").unlink()
     (first / "plans.json").unlink()
     capsys.readouterr()
-    again = train(cascade_cohort, folder)
+    again = train_cascade(cascade_cohort, folder)
     said = capsys.readouterr().out
     assert said.count("A model of these very cases") == 1
     assert "2 cases to segment for the next stage" in said
-    assert again.read_bytes() == pair.read_bytes()
+    assert again.read_bytes() == cascade_pair.read_bytes()
     assert not (first / "predicted_next_stage").exists()
 
     # Finished, it needs no prediction to be known again.
     again.unlink()
-    train(cascade_cohort, folder)
+    train_cascade(cascade_cohort, folder)
     said = capsys.readouterr().out
     assert said.count("A model of these very cases") == 2
     assert "to segment" not in said

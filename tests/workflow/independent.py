@@ -1,5 +1,8 @@
-"""The matrix once more, from the stored label maps alone: numpy and nibabel."""
+"""What other programs make of a run: Dice by numpy, label maps by nnU-Net's command."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,38 @@ import pandas as pd
 
 from .conftest import Checkout
 
-LABEL_MAPS = "results/nnunet/raw/Dataset001_Cohort/labelsTr"
+RAW = "results/nnunet/raw/Dataset001_Cohort"
 
 
 def voxels(path: Path) -> np.ndarray:
     image: Any = nib.load(path)
     return np.asarray(image.dataobj)
+
+
+def predicted_by_command(
+    study: Checkout, model: str, case: str, folder: Path, *more: str
+) -> np.ndarray:
+    """The label map of `nnUNetv2_predict_from_modelfolder`, without mirroring.
+
+    `model` is a folder below results/models; the label map stays in `folder`.
+    """
+    images = folder.with_name(f"{folder.name}-images")
+    images.mkdir()
+    for image in study.path(RAW, "imagesTr").glob(f"{case}_*.nii.gz"):
+        (images / image.name).symlink_to(image)
+    program = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
+    subprocess.run(
+        [
+            str(program),
+            *("-i", str(images), "-o", str(folder), "-f", "all"),
+            *("-m", str(study.path("results/models", model))),
+            *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", *more),
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "nnUNet_compile": "f"},
+    )
+    return voxels(folder / f"{case}.nii.gz")
 
 
 def stored_matrix(study: Checkout) -> pd.DataFrame:
@@ -35,7 +64,7 @@ def _cell(study: Checkout, row: str, column: str) -> float:
     predicted = voxels(
         study.path(f"results/predictions/finetuned/{row}/{column}.nii.gz")
     )
-    reference = voxels(study.path(f"{LABEL_MAPS}/{column}.nii.gz"))
+    reference = voxels(study.path(RAW, f"labelsTr/{column}.nii.gz"))
     found = []
     for label in (1, 2, 3):
         ours, theirs = predicted == label, reference == label
