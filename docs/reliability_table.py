@@ -1,13 +1,15 @@
 """Write the table of docs/reliability.md from what `make reliability` has counted.
 
     python docs/reliability_table.py reliability.json ...
+    python docs/reliability_table.py --add reliability.json ...
 
 No number in the table is typed in. Several files, of several machines or parts of the
-tests, are added up.
+tests, are added up; with --add, to what the table holds already.
 """
 
+import argparse
 import json
-import sys
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -29,9 +31,20 @@ def fill(page: str, counts: Counter[str]) -> str:
     return f"{before}{START}\n{table(counts)}\n{END}{after}"
 
 
-def main(paths: list[str]) -> None:
-    counts: Counter[str] = Counter()
-    for path in paths:
+def counted(page: str) -> Counter[str]:
+    """What the table of the page holds."""
+    content = page.partition(START)[2].partition(END)[0]
+    rows = re.findall(r"^\| (.+) \| ([\d,]+) \|$", content, re.MULTILINE)
+    return Counter({name: int(number.replace(",", "")) for name, number in rows})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--add", action="store_true")
+    parser.add_argument("paths", nargs="+")
+    arguments = parser.parse_args()
+    counts = counted(PAGE.read_text()) if arguments.add else Counter()
+    for path in arguments.paths:
         content = json.loads(Path(path).read_text())
         content.pop("seed", None)
         counts.update(content)
@@ -39,4 +52,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -137,7 +137,9 @@ def _remove_stale_locks(folder: Path) -> str | None:
 
 
 def _distrust_damaged(folder: Path) -> str:
-    number = records.distrust_damaged(folder)
+    number = 0
+    with suppress(OSError):  # of another user, say: Snakemake will tell
+        number = records.distrust_damaged(folder)
     if not number:
         return ""
     return (
@@ -147,7 +149,9 @@ def _distrust_damaged(folder: Path) -> str:
 
 
 def _bring_back(folder: Path) -> str:
-    number, seconds = dates.bring_back(folder)
+    number = seconds = 0
+    with suppress(OSError):
+        number, seconds = dates.bring_back(folder)
     if not number:
         return ""
     return (
