@@ -2,7 +2,7 @@
 
 `make reliability` runs these tests in full, `make test` a sample of each. What was
 tried is counted, and printed at the end; RELIABILITY_REPORT names a file that gets the
-counts.
+counts. RELIABILITY_KEPT names a folder that keeps the undisturbed study between calls.
 """
 
 import json
@@ -62,8 +62,13 @@ def tables(checkout: Checkout) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The study, run once from its beginning to its end."""
-    checkout = Checkout(tmp_path_factory.mktemp("undisturbed"), TINY)
+    """The study, run once from its beginning to its end.
+
+    It is kept for the next call in the folder that RELIABILITY_KEPT names.
+    """
+    kept = os.environ.get("RELIABILITY_KEPT")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("undisturbed")
+    checkout = Checkout(folder, TINY)
     succeeded(checkout.run(*TARGETS))
     return checkout
 

@@ -3,6 +3,7 @@
 import base64
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,18 @@ from pathlib import Path
 from workflow.conftest import Checkout, processes, send
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+# Where a study can be before it is killed: what is not there yet, below `results`.
+STAGES: dict[str, tuple[str, ...]] = {
+    "nothing is done": ("*",),
+    "cases are imported": ("nnunet/preprocessed", "models", "scores", "similarity"),
+    "the base model is trained": ("models/finetuned", "scores", "similarity"),
+    "half of the models are fine-tuned": (
+        "models/finetuned/*[3-9]",
+        "scores/*/*",
+        "similarity",
+    ),
+    "the matrix is there": ("models/retrained", "scores/retrained", "pruning"),
+}
 _SECONDS_TO_WAIT = 900.0
 # For Snakemake to note what has been written.
 _SECONDS_TO_BE_NOTED = 5.0
@@ -52,13 +65,23 @@ def living(folder: Path, running: "subprocess.Popen[bytes]") -> dict[str, list[i
     }
 
 
+def everyone(folder: Path, running: "subprocess.Popen[bytes]") -> list[int]:
+    """All processes of a run."""
+    found = {pid for pids in living(folder, running).values() for pid in pids}
+    return sorted(found | set(processes(str(folder))) - {os.getpid()})
+
+
 @dataclass
 class Kills:
-    """Kills spread over the runs of one study; `finish` lets it come to its end."""
+    """Kills spread over the runs of one study; `finish` lets it come to its end.
+
+    Each kill comes when up to `most_jobs` more jobs have begun.
+    """
 
     checkout: Checkout
     targets: tuple[str, ...]
     seed: int
+    most_jobs: int = 12
     done: list[tuple[str, str, int]] = field(default_factory=list)
     starts: int = 0
 
@@ -110,7 +133,7 @@ class Kills:
 
     def _kill(self, running: "subprocess.Popen[bytes]") -> bool:
         """Wait for a random moment and kill someone; False when the run ends before."""
-        jobs = self.logs() + self._random.randint(0, 12)
+        jobs = self.logs() + self._random.randint(0, self.most_jobs)
         later = self._random.random()
         if not self._until(running, lambda: self.logs() >= jobs, 20.0):
             return False
@@ -173,6 +196,14 @@ class Kills:
         lines = [f"seed {self.seed}, {self.starts} starts"]
         lines += [f"  {kind} {how} after {jobs} jobs" for kind, how, jobs in self.done]
         return "\n".join(lines)
+
+
+def go_back(checkout: Checkout, stage: str) -> None:
+    """Take from a finished study all that is done after a stage."""
+    results = checkout.path("results")
+    for pattern in STAGES[stage]:
+        for path in list(results.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def seeds(first: int) -> Iterator[int]:

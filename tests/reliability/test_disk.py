@@ -134,6 +134,32 @@ def test_every_kind_of_file(
     count["writes onto a full disk"] += 2
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_it_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, write = WRITERS[kind]
+    synced, named = [], []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(file: int) -> None:
+        sync(file)
+        status = os.fstat(file)
+        synced.append((status.st_ino, status.st_size))
+
+    def note_name(path: Path, target: Any) -> Path:
+        status = path.stat()
+        named.append((status.st_ino, status.st_size))
+        assert named[-1] in synced
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_name)
+    write(tmp_path / name)
+    status = (tmp_path / name).stat()
+    assert (status.st_ino, status.st_size) in named
+
+
 def test_disk_without_room_for_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Killed at random, the same command finishes, with the result of a calm run.
 
-In full only: the sample of each day is `workflow/test_interruption.py`.
+Each study is killed from another stage on. In full only: the samples of each day are in
+`test_machine.py`, and `workflow/test_interruption.py` kills at chosen moments.
 """
 
 import os
@@ -14,9 +15,10 @@ import pytest
 from workflow.conftest import Checkout, processes, wait_for
 
 from .conftest import FULL, SEED, TARGETS, TINY, tables
-from .kills import Kills, seeds
+from .kills import STAGES, Kills, go_back, seeds
 
 KILLS = int(os.environ.get("RELIABILITY_KILLS", "100"))
+PER_STUDY = 20
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -44,12 +46,17 @@ def test_many_kills_from_beginning_to_end(
     undisturbed: Checkout, tmp_path: Path, count: Counter[str]
 ) -> None:
     expected, done = tables(undisturbed), 0
+    stages = list(STAGES)
     for seed in seeds(1000 * SEED):
         if done >= KILLS:
             break
+        stage = stages[(SEED + seed) % len(stages)]
         checkout = Checkout(tmp_path / f"study_{seed}", TINY)
+        checkout.take_results(undisturbed)
+        go_back(checkout, stage)
+        print(f"From where {stage}:")
         kills = Kills(checkout, TARGETS, seed)
-        kills.run(min(KILLS - done, 12))
+        kills.run(min(KILLS - done, PER_STUDY))
         kills.finish()
         note(kills, count)
         assert tables(checkout) == expected, kills
