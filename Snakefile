@@ -10,6 +10,7 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/files.smk"
 include: "rules/engine.smk"
 include: "rules/cohort.smk"
 include: "rules/training.smk"

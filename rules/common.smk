@@ -22,7 +22,6 @@ from casesim import settings
 from casesim.cohort.fingerprints import Fingerprints
 from casesim.errors import UserError
 from casesim.files import speak_plainly
-from casesim.nnunet.stages import case_folder
 from casesim.processes import devices, places
 from casesim.study import Study, image_files
 from snakemake.exceptions import WorkflowError
@@ -50,37 +49,6 @@ def load_study():
         return Study.load(config, scatter.get("cells"))
     except UserError as error:
         raise WorkflowError(str(error)) from None
-
-
-def list_scores(model, cases):
-    """The files of a model's cells."""
-    if workflow.remote_exec and workflow.execution_settings:
-        # Snakemake does not tell a group's job to go on when one of its cells fails.
-        # This is the first that such a job asks for after its settings are known.
-        workflow.execution_settings.keep_going = True
-    return [f"results/scores/{model}/{case}.json" for case in cases]
-
-
-def list_preprocessed(cases, folder=None):
-    """Preprocessed cases, for a cascade those of both stages."""
-    return expand(
-        "{folder}/{stage}/{case}.b2nd",
-        folder=folder or PREPROCESSED,
-        stage=map(case_folder, STUDY.stages),
-        case=cases,
-    )
-
-
-def first_stage(model):
-    """The files of a cascade's first stage in a model folder; nothing without one."""
-    files = ["fold_all/checkpoint_final.pth", "plans.json", "dataset.json"]
-    return [f"{model}/{stage}/{file}" for stage in STUDY.stages[:-1] for file in files]
-
-
-def list_pool(corrected):
-    """The preprocessed pool; some cases of it with their corrected label maps."""
-    unchanged = [case for case in COHORT.pool if case not in corrected]
-    return list_preprocessed(unchanged) + list_preprocessed(corrected, CORRECTED)
 
 
 def tell_changes():
@@ -154,13 +122,6 @@ os.environ.update(
 # numexpr, which pandas and blosc2 load, dies of OMP_NUM_THREADS=4,2; nothing uses it.
 os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
 
-RAW = "results/nnunet/raw/Dataset001_Cohort"
-PREPROCESSED = "results/nnunet/preprocessed/Dataset001_Cohort"
-CORRECTED = "results/corrections"
-# Of a cascade, the cases of the second stage; the first one's lie beside them.
-CASES_2D_OR_3D = f"{PREPROCESSED}/{case_folder(STUDY.stages[-1])}"
-FIRST_STAGE = [f"{PREPROCESSED}/{case_folder(stage)}" for stage in STUDY.stages[:-1]]
-CHANNEL_FILES = [f"{i:04d}" for i in range(len(COHORT.channel_names))]
 # Used with --sdm apptainer: docs/container.md.
 IMAGE = os.environ.get("CASESIM_IMAGE")
 
