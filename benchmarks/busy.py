@@ -4,8 +4,9 @@
         [--output docs/benchmarks/busy.md]
 
 A U-Net of nnU-Net's on patches of 32 x 32, in batches of 16: so small that its threads
-meet thousands of times a second. "as trainings run" has the environment that the warm
-process gives them (`service.QUIET_THREADS`); "threads that spin" has OpenMP's own. Each
+meet thousands of times a second. Without a GPU a training has one thread
+(`processes.places`); beside it are several threads that wait as the warm process tells
+them to (`service.QUIET_THREADS`), and several with OpenMP's own way of waiting. Each
 measurement is a process of its own; the load is that many endless loops. At most 4
 times as slow at load 4 as alone is the goal.
 """
@@ -22,7 +23,11 @@ from pathlib import Path
 
 from benchmarks import setting as common
 
-OURS, SPINNING = "as trainings run", "threads that spin"
+OURS, WAITING, SPINNING = (
+    "one thread, as trainings run",
+    "threads that wait",
+    "threads that spin",
+)
 # Of one measurement: with spinning threads a single iteration can take ten seconds.
 _LONGEST_SECONDS = 60.0
 
@@ -132,14 +137,20 @@ def main(given: Sequence[str] | None = None) -> None:
     if arguments.worker:
         print(*iterations(number, threads))
         return
+    from casesim.processes import places
+
     before = os.getloadavg()[0]
     found: dict[str, tuple[float, float]] = {}
-    for name, quiet in ((OURS, True), (SPINNING, False)):
-        alone = measure(quiet, number, threads)
+    for name, quiet, own in (
+        (OURS, True, places.THREADS),
+        (f"{threads} {WAITING}", True, threads),
+        (f"{threads} {SPINNING}", False, threads),
+    ):
+        alone = measure(quiet, number, own)
         with load(arguments.load):
-            found[name] = alone, measure(quiet, number, threads)
+            found[name] = alone, measure(quiet, number, own)
     text = report(found, arguments.load, before)
-    text = f"Patch 32 x 32, batch 16, 4 stages; {threads} threads.\n\n{text}"
+    text = f"Patch 32 x 32, batch 16, 4 stages.\n\n{text}"
     common.publish("Training beside other programs", text, arguments.output)
 
 

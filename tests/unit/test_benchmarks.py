@@ -155,7 +155,7 @@ def test_cells_that_compute_nothing(tmp_path: Path) -> None:
 def test_busy_machine_is_told() -> None:
     seconds = {busy.OURS: (0.1, 0.25), busy.SPINNING: (0.1, 10.0)}
     text = busy.report(seconds, 4, 0.1)
-    assert "| as trainings run | 100 | 250 | 2.5 |" in text
+    assert "| one thread, as trainings run | 100 | 250 | 2.5 |" in text
     assert "| threads that spin | 100 | 10000 | 100.0 |" in text
     assert "busy before" not in text
     assert "load average 9.0" in busy.report(seconds, 4, 9.0)
