@@ -2,11 +2,13 @@
 
     python -m benchmarks.demo [TARGET ...] [--cores N] [--work FOLDER] [--on 1 2 4 8 16]
         [--output docs/benchmarks/demo.md]
+    python -m benchmarks.demo --of FOLDER [--on 1 2 4 8 16] [--output ...]
 
 Runs the embedded demo without a GPU in a checkout of its own, and reads the start and
 the end of every job from what Snakemake notes of it (`.snakemake/metadata`). With
 `--work` it goes on in a folder where earlier targets were made (`models`, say): in
-pieces, where the machine is needed by others.
+pieces, where the machine is needed by others. `--of` runs nothing, and simulates with
+the times of a run that somebody else has made.
 
 Other numbers of cores are **simulated**: a job begins when its inputs are there, one of
 the cores is free and Snakemake has come to start it, one job after the other
@@ -22,6 +24,7 @@ import ctypes
 import heapq
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -203,6 +206,33 @@ def report(runs: Sequence[Run], jobs: Sequence[Job], numbers: Iterable[int]) -> 
     )
 
 
+def report_of(jobs: Sequence[Job], threads: str, numbers: Iterable[int]) -> str:
+    """What follows from a finished run for numbers of cores, times as they were."""
+    by_rule: dict[str, list[float]] = {}
+    for job in jobs:
+        by_rule.setdefault(job.rule, []).append(job.seconds)
+    most = sorted(by_rule.items(), key=lambda item: -sum(item[1]))[:6]
+    parts = [
+        [rule, len(seconds), f"{min(seconds):.1f} to {max(seconds):.1f}"]
+        for rule, seconds in most
+    ]
+    rows = [[number, f"{simulate(jobs, number):.0f}"] for number in numbers]
+    return (
+        f"Job times of a finished run of {len(jobs)} jobs, as they were, whatever else "
+        f"ran beside it; its trainings had {threads} each. From its first job to its "
+        f"last it took {_span(jobs, 1):.0f} s.\n\n"
+        f"{common.table(['jobs that took the most', 'number', 's each'], parts)}\n\n"
+        "**Simulated**, from the first job to the last:\n\n"
+        + common.table(["cores", "seconds"], rows)
+    )
+
+
+def threads_of_trainings(folder: Path) -> str:
+    """`2 threads`, as the log of the base model has it."""
+    found = re.search(r"\d+ threads", (folder / "logs/train_base.log").read_text())
+    return found[0] if found else "unknown threads"
+
+
 def _span(jobs: Sequence[Job], starts: int) -> float:
     """Seconds in which jobs ran, without the longest pauses, between the starts."""
     pauses, end = [], jobs[0].end
@@ -218,9 +248,15 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", default=["all"])
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--of", type=Path, help="a finished run, to simulate with")
     parser.add_argument("--on", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    if arguments.of:
+        threads = threads_of_trainings(arguments.of)
+        text = report_of(read_jobs(arguments.of), threads, arguments.on)
+        common.publish("The demo, simulated from a run", text, arguments.output)
+        return
     with tempfile.TemporaryDirectory(prefix="casesim-demo-") as temporary:
         folder = arguments.work or Path(temporary, "demo")
         if not (folder / "Snakefile").exists():

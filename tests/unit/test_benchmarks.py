@@ -222,6 +222,17 @@ class TestDemo:
         assert f"| 1 | {4 + 10.5 + dispatched:.0f} |" in text
         assert f"gives {4 + 21 + dispatched:.0f} s for it" in text
 
+    def test_times_of_a_run_that_is_there(self, tmp_path: Path) -> None:
+        log = tmp_path / "logs/train_base.log"
+        log.parent.mkdir()
+        log.write_text("batches of 6, cpu, 2 threads, 0 loading processes")
+        threads = demo.threads_of_trainings(tmp_path)
+        text = demo.report_of(self.jobs, threads, [1])
+        assert "its trainings had 2 threads each" in text
+        assert "it took 21 s" in text
+        assert "| finetune | 2 | 6.0 to 10.0 |" in text
+        assert f"| 1 | {21 + 4 * demo._DISPATCH:.0f} |" in text
+
     def test_pauses_between_starts_do_not_count(self) -> None:
         later = job("summary", 121, 2, "d", "e")
         assert demo._span([*self.jobs, later], starts=2) == 23
