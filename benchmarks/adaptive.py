@@ -274,7 +274,7 @@ def report(table: "pd.DataFrame", contents: Sequence[Mapping[str, Any]]) -> str:
     cases = contents[0]["held_out_cases"]
     return "\n\n".join(
         [
-            f"{len(contents)} trainings, {cases} held-out cases.{spread}",
+            f"Trainings: {len(contents)}; held-out cases: {cases}.{spread}",
             report_goals(goals(contents, contrasts)),
             report_methods(table),
             "The ensemble:",

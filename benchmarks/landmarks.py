@@ -71,7 +71,6 @@ def load(run: Path) -> Known:
     """Read a finished run, and look at its cases with its base model."""
     import pandas as pd
 
-    from casesim.inference import overlap
     from casesim.nnunet import checkpoints
     from casesim.similarity.matrix import read_matrix, row_statistics
 
@@ -80,13 +79,6 @@ def load(run: Path) -> Known:
     clusters = pd.read_csv(
         run / "results/similarity/clusters.tsv", sep="\t", dtype={"case": str}
     ).set_index("case")
-    scores = overlap.score_table(
-        [
-            overlap.read_record(run / f"results/scores/base/{case}.json")
-            for case in cases
-        ]
-    )
-    base = scores[scores["region"] == overlap.MEAN].set_index("case")["dice"]
     setting = common.Setting(run, 1)
     model = checkpoints.load_model(setting.checkpoint("base"), common.device())
     looked = [look_at(model, setting.stem(case)) for case in cases]
@@ -95,29 +87,35 @@ def load(run: Path) -> Known:
         row_means=row_statistics(matrix)["row_mean"].loc[cases].to_numpy(dtype=float),
         worst=clusters["worst"].loc[cases].to_numpy(dtype=bool),
         clusters=clusters["cluster"].loc[cases].to_numpy(dtype=int),
-        base=base.loc[cases].to_numpy(dtype=float),
-        confidence=np.array([said for said, _ in looked]),
-        gradients=np.array([gradient for _, gradient in looked]),
+        base=np.array([dice for dice, _, _ in looked]),
+        confidence=np.array([said for _, said, _ in looked]),
+        gradients=np.array([gradient for _, _, gradient in looked]),
     )
 
 
-def look_at(model: Any, stem: Path) -> tuple[Array, Array]:
-    """Confidence and gradient of a model on one preprocessed case."""
+def look_at(model: Any, stem: Path) -> tuple[float, Array, Array]:
+    """Dice (mean over labels, on the preprocessed grid), confidence and gradient of a
+    model on one case."""
     from casesim.adaptive import confidence
-    from casesim.inference import sliding_window
+    from casesim.inference import overlap, sliding_window
     from casesim.nnunet.preprocessing import load_preprocessed
 
     data, seg, _ = load_preprocessed(stem, with_seg=True)
+    assert seg is not None
     logits = sliding_window.predict_logits(model, data, mirroring=False)
     labels = {str(label): [label] for label in range(1, len(logits))}
     said = confidence.from_logits(logits, labels)
-    sizes = [int((logits.argmax(0) == label).sum()) for label in range(1, len(logits))]
+    found = logits.argmax(0).cpu().numpy()
+    reference = np.maximum(seg[0], 0)
+    counts = overlap.count(found, reference, labels).values()
+    dice = np.array([overlap.dice(of["tp"], of["fp"], of["fn"]) for of in counts])
+    sizes = [int((found == number).sum()) for (number,) in labels.values()]
     means = [
         _mean(np.array([of[name] for of in said.values()]))
         for name in ("expected_dice", "entropy")
     ]
     volume = float(np.log1p(sizes).mean())
-    return np.array([*means, volume]), gradient_of(model, data, seg)
+    return _mean(dice), np.array([*means, volume]), gradient_of(model, data, seg)
 
 
 def gradient_of(model: Any, data: Any, seg: Any) -> Array:
@@ -325,7 +323,7 @@ def report(table: "pd.DataFrame", runs: Mapping[str, Known]) -> str:
     )
     draws = table["draw"].nunique()
     head = (
-        f"{len(runs)} runs ({sizes}), {draws} draws of landmarks. Among the rows left "
+        f"Runs: {len(runs)} ({sizes}); {draws} draws of landmarks. Among the rows left "
         "out: median, and in brackets the middle 90 % of draws. Always saying the "
         f"largest cluster is right for {largest} of the rows."
     )

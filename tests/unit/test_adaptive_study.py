@@ -91,7 +91,7 @@ def test_the_report(work: Path) -> None:
     text = adaptive.report(*adaptive.read(work, [0, 1, 2]))
     lines = {line.split(" | ")[0].strip("| `"): line for line in text.splitlines()}
     assert (
-        "3 trainings, 20 held-out cases. Training noise (one mean Dice): 0.00" in text
+        "Trainings: 3; held-out cases: 20. Training noise (one mean Dice): 0.00" in text
     )
     assert lines["adaptive"].count("+0.0") == 4
     assert "19 random ensembles" in lines

@@ -106,7 +106,7 @@ def test_the_report() -> None:
     table = landmarks.study(runs, [0.4], 3)
     assert set(table["method"]) == {BASE_DICE, GRADIENTS, CONFIDENCE, COLUMNS, ALL}
     text = landmarks.report(table, runs)
-    assert text.startswith("2 runs (20 rows, 10 rows), 3 draws of landmarks.")
+    assert text.startswith("Runs: 2 (20 rows, 10 rows); 3 draws of landmarks.")
     assert "| 40% of the fine-tunes |" in text
     line = next(line for line in text.splitlines() if line.startswith(f"| {BASE_DICE}"))
     assert line.split(" | ")[1:3] == ["1.00 [1.00, 1.00]", "1.00, 1.00"]
