@@ -96,6 +96,8 @@ def test_a_cascade_trains_two_stages_in_one_job() -> None:
     asked = study(nnunet={"configuration": "3d_cascade_fullres"})
     assert asked.stages == ["3d_lowres", "3d_cascade_fullres"]
     assert asked.training("base")["configuration"] == "3d_cascade_fullres"
+    said = asked.describe(["mine.yaml"]).splitlines()[2]
+    assert said.startswith("Training: 3d_lowres and 3d_cascade_fullres, base 3 epochs")
     # Twice as long, and 20 s for each of the five cases of the pool in between.
     assert asked.runtime("base", 1) == "15m"
     assert asked.predict_options == [

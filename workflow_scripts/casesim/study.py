@@ -91,7 +91,7 @@ class Study:
             f"Configuration: {named};"
             " kept whole in results/config.yaml.\n"
             f"Cohort: {cohort['source']}{where}: {', '.join(counts)}.\n"
-            f"Training: {self.config['nnunet']['configuration']}, {schedules}, "
+            f"Training: {' and '.join(self.stages)}, {schedules}, "
             f"batch size {batch}."
         )
 

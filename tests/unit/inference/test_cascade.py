@@ -80,6 +80,29 @@ def test_label_maps_go_nnunet_s_way(
         assert (ours[2:] == masks).mean() >= 0.999
 
 
+def test_regions_become_masks_of_labels() -> None:
+    """As in nnU-Net: the second stage sees labels, whatever the first one predicts."""
+    regions = {"background": 0, "all": [1, 2, 3], "core": [2, 3], "rim": 3, "left": 1}
+    model = make_model(PATCH)
+    manager = model.plans_manager.get_label_manager(
+        {"labels": {**regions, "ignore": 4}, "regions_class_order": [1, 2, 3, 1]}
+    )
+    first = replace(model, label_manager=manager)
+    second = replace(
+        make_model(PATCH, channels=5), label_manager=manager, first_stage=first
+    )
+    data, properties = preprocess(model, make_image((20, 34, 30)), (1.0, 1.0, 1.0))
+    case = Case(data, properties)
+    ours = np.asarray(cascade.input_of(second, data, properties, case, {}))
+    predicted = their_labels(first, their_logits(first, data), properties)
+    box = tuple(slice(*ends) for ends in properties["bbox_used_for_cropping"])
+    masks = ours[len(data) :]
+    assert len(masks) == 3
+    for number, mask in zip((1, 2, 3), masks, strict=True):
+        assert (mask == (predicted[box] == number)).mean() >= 0.999
+    assert masks.any((1, 2, 3)).all()
+
+
 def test_other_models_see_the_image_alone() -> None:
     model = make_model(PATCH)
     data, properties = preprocess(model, make_image((20, 34, 30)), SPACING)
