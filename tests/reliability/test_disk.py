@@ -210,7 +210,7 @@ def test_study_on_a_disk_that_is_full_again_and_again(
         if result.returncode == 0:
             break
         failed.append(result.stdout)
-        size += 500
+        size += 1500
     else:
         pytest.fail(failed[-1][-3000:])
     count["starts on a disk that was full"] += len(failed)
