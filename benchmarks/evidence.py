@@ -265,6 +265,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--quick", action="store_true", help="without fine-tunes")
+    parser.add_argument("--folds", type=int, help="another number than the config's")
     parser.add_argument("--width", type=int, help="features of the first stage")
     parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--title", default="Which error is it?")
@@ -280,6 +281,7 @@ def main() -> None:
             seed,
             arguments.data,
             arguments.width,
+            arguments.folds,
         )
         in_time = (
             run.make_base(deadline)

@@ -65,6 +65,7 @@ class Run:
         seed: int,
         data: Path | None = None,
         width: int | None = None,
+        folds: int | None = None,
     ) -> "Run":
         """Find what the config asks for with this seed and, for real cases, in this
         folder of data (`cohort.path`); what differs from the config is written to
@@ -74,6 +75,8 @@ class Run:
 
         own: dict[str, Any] = {"cohort": {"seed": seed}, "training": {"seed": seed}}
         own["stability"] = {"seed": seed + 1}  # a refit is another training
+        if folds is not None:
+            own["evidence"] = {"cleanlab_folds": folds}
         if data is not None:
             own["cohort"]["path"] = str(data.absolute())
         work.mkdir(parents=True, exist_ok=True)
@@ -104,8 +107,6 @@ class Run:
         When `time.monotonic()` comes to `deadline`, the job at hand is finished and no
         more; the next call goes on.
         """
-        if all((self.work / path).exists() for path in targets):
-            return True
         command = [sys.executable, "-m", "benchmarks.one_process", *targets]
         command += ["--directory", str(self.work), "--quiet", "rules", "--configfile"]
         command += [str(self.config), str(self.work / "seed.yaml")]
@@ -126,13 +127,15 @@ class Run:
     def make_base(self, deadline: float = math.inf) -> bool:
         """Cohort and channels, the base model and its cells on the pool."""
         pool = self.study.cohort.pool
+        files = ["results/cohort.tsv", "results/channels.tsv"]
+        files += [f"results/scores/base/{case}.json" for case in pool]
+        if all((self.work / path).exists() for path in files):
+            return True
         if self.width is not None:
             plans = str(self.setting.plans.relative_to(self.work))
             if not self.make([plans], deadline):
                 return False
             common.set_width(self.setting, self.width)
-        files = ["results/cohort.tsv", "results/channels.tsv"]
-        files += [f"results/scores/base/{case}.json" for case in pool]
         return self.make(files, deadline)
 
     def iterations(self, kind: str) -> int:
