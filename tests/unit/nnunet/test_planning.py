@@ -139,8 +139,8 @@ def test_a_cascade_that_the_planner_does_not_make(
 ) -> None:
     with pytest.raises(UserError, match="no configuration 3d_cascade_full") as error:
         replan(configuration="3d_cascade_fullres")
-    assert "hardly larger than the patch of 3d_fullres" in str(error.value)
-    assert "Set nnunet.configuration to 3d_fullres" in str(error.value)
+    assert "holds less than about a quarter of an image" in str(error.value)
+    assert "Set nnunet.configuration to 3d_fullres, whose" in str(error.value)
     assert _files(tmp_path) == []
 
 

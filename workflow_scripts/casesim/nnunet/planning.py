@@ -269,12 +269,12 @@ def _missing_configuration(configuration: str, plans: Mapping[str, Any]) -> str:
     if configuration in coarse and "3d_fullres" in plans["configurations"]:
         patch = plans["configurations"]["3d_fullres"]["patch_size"]
         reason = (
-            f"the images (median {shape} voxels) are hardly larger than the patch of "
-            f"3d_fullres ({' x '.join(map(str, patch))} voxels), and a coarser copy "
-            "would show the network nothing more"
+            "it plans a coarse stage where a patch of 3d_fullres "
+            f"({' x '.join(map(str, patch))} voxels) holds less than about a quarter "
+            f"of an image (here {shape} voxels, median)"
         )
     advice = (
-        "Set nnunet.configuration to 3d_fullres, which sees as much in one stage"
+        "Set nnunet.configuration to 3d_fullres, whose patches see as much"
         if configuration == stages.CASCADE and "3d_fullres" in available
         else f"Set nnunet.configuration to one of {', '.join(available)}; for coarser "
         "images set nnunet.target_spacing"
