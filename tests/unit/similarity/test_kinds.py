@@ -1,10 +1,13 @@
 """Each rule on simulated cohorts, and what must not be accused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from unit.similarity.simulated_errors import SOUND, Defect, simulate_errors
 
+from casesim.inference.errors import Errors
 from casesim.similarity import kinds
 from casesim.similarity.kinds import classify, short
 from casesim.similarity.signatures import signatures
@@ -73,6 +76,33 @@ def test_a_row_that_teaches_the_opposite_is_no_evidence() -> None:
     table = judge([SOUND] * 20 + [Defect(grown=0.5, taught=-1.0)])
     last = str(table["kind"].iloc[-1])
     assert short(last) not in (kinds.OVER, kinds.UNDER)
+
+
+def untrained(base: Errors) -> Errors:
+    """A model that finds four voxels of ten, and draws as many where nothing is."""
+    confusion = base.confusion.copy()
+    lost = 0.6 * confusion[:, :, 1:, 1:].sum(axis=-1)
+    confusion[:, :, 1:, 1:] *= 0.4
+    confusion[:, :, 1:, 0] += lost
+    confusion[:, :, 0, 1:] += lost
+    return replace(base, confusion=confusion)
+
+
+def test_a_model_that_has_not_learnt_the_task_is_no_judge() -> None:
+    errors, base = simulate_errors([SOUND] * 20 + [PLANTED[kinds.EXCHANGED]] * 2, 0)
+    by_base = classify(signatures(errors, base, {}), errors.cases)
+    bad = untrained(base)
+    # Not out of fold, though models that never saw a case are asked first,
+    found = classify(signatures(errors, base, {}, bad), errors.cases)
+    pd.testing.assert_frame_equal(found, by_base)
+    # nor as the base model: then the fine-tuned models are what there is.
+    found = classify(signatures(errors, bad, {}), errors.cases)
+    assert found["kind"][20:].map(short).tolist() == [kinds.EXCHANGED] * 2
+    found = classify(signatures(errors, bad, {}, base), errors.cases)
+    pd.testing.assert_frame_equal(found, by_base)
+    # Without rows nothing says which of two models is the better one.
+    alone = classify(signatures(None, base, {}, bad), errors.cases)
+    assert alone["others_dice"].iloc[0] != by_base["others_dice"].iloc[0]
 
 
 def channels(score: float, case: str = "case_020") -> pd.DataFrame:

@@ -51,6 +51,8 @@ SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05, "exchange": 0.05}
 SMALLEST_GAIN = 0.1
 # A channel is bad by its distance relative to the next channel's (`cohort.channels`).
 BAD_CHANNEL = 1.6
+# Median Dice by which a judge may fall behind the median of the fine-tuned models.
+WORSE_JUDGE = 0.1
 # As for the words of rows and columns (`effects`).
 HARD_Z, HARD_DICE = -2.5, -0.05
 
@@ -128,16 +130,28 @@ def _side(signatures: Signatures, side: str, cases: Sequence[str]) -> _Side | No
 
 
 def _view(signatures: Signatures, cases: Sequence[str]) -> _Side:
-    """What others make of the cases: from the first side that there is.
+    """What others make of the cases: from the first side that there is and can judge.
 
     One good model tells more than the median of many that were each fine-tuned on a
-    single case, and a model that never saw the case more than one that did.
+    single case, and a model that never saw the case more than one that did. But a model
+    that has hardly learnt the task contradicts every label map: it is no judge where
+    those many match the typical case clearly better.
     """
-    for name in ("out_of_fold", "base", "column"):
-        side = _side(signatures, name, cases)
-        if side is not None:
-            return side
-    raise ValueError("there is nothing to judge the cases by")
+    sides = {
+        name: side
+        for name in ("out_of_fold", "base", "column")
+        if (side := _side(signatures, name, cases)) is not None
+    }
+    if not sides:
+        raise ValueError("there is nothing to judge the cases by")
+    typical = {
+        name: side.value["dice", FOREGROUND].median() for name, side in sides.items()
+    }
+    least = typical.get("column", -np.inf) - WORSE_JUDGE
+    return next(
+        (side for name, side in sides.items() if typical[name] >= least),
+        sides[next(iter(sides))],
+    )
 
 
 def _numbers(row: _Side | None, view: _Side) -> pd.DataFrame:
