@@ -16,6 +16,7 @@ trained from scratch.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -60,11 +61,18 @@ def folder_of(work: Path, seed: int) -> Path:
     return work / f"seed_{seed}"
 
 
-def prepare(work: Path, config: Path, seed: int) -> Path:
-    """A checkout of the workflow with the config of one seed."""
+def prepare(work: Path, config: Path, seed: int, finished: int | None = None) -> Path:
+    """A checkout of the workflow with the config of one seed.
+
+    A new one takes its cohort over from a finished seed: the cases and what is
+    preprocessed of them, with their dates, depend on no training.
+    """
     folder = folder_of(work, seed)
     if not (folder / "Snakefile").exists():
         common.copy_workflow(folder)
+        if finished is not None:
+            cohort = folder_of(work, finished) / "results/nnunet"
+            shutil.copytree(cohort, folder / "results/nnunet")
     merged = yaml.safe_load(config.read_text("utf-8"))
     merged["training"]["seed"] = seed
     merged["pruning"]["seeds"] = [seed]
@@ -297,8 +305,10 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work.absolute()
     if not arguments.table_only:
+        finished = None
         for seed in arguments.seeds:
-            run(prepare(work, arguments.config, seed))
+            run(prepare(work, arguments.config, seed, finished))
+            finished = seed
     table, contents = read(work, arguments.seeds)
     common.publish(
         "The similarity classifier, several trainings",

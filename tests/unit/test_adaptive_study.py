@@ -1,6 +1,7 @@
 """The study of the similarity classifier: what is asked for, and its tables."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,19 @@ def test_a_seed_is_that_of_all_trainings(tmp_path: Path) -> None:
     assert found["pruning"]["seeds"] == found["adaptive"]["seeds"] == [2]
     assert "seed" not in found["cohort"]
     assert (folder / "Snakefile").exists()
+    assert not (folder / "results").exists()
+
+
+def test_the_cohort_of_a_finished_seed_is_not_made_again(tmp_path: Path) -> None:
+    config = setting.ROOT / "config/adaptive_study.yaml"
+    first = adaptive.prepare(tmp_path, config, 0)
+    for name in ("nnunet/raw/image", "models/base/plans.json"):
+        path = first / "results" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(name)
+    os.utime(first / "results/nnunet/raw/image", (10, 10))
+    second = adaptive.prepare(tmp_path, config, 1, finished=0) / "results"
+    taken = second / "nnunet/raw/image"
+    # As old as it was: nothing that follows from it is outdated.
+    assert (taken.read_text(), taken.stat().st_mtime) == ("nnunet/raw/image", 10)
+    assert not (second / "models").exists()
