@@ -13,7 +13,7 @@ RESULTS = [
     *("similarity/matrix.tsv", "similarity/matrix_WT.tsv", "similarity/clusters.tsv"),
     *("pruning/comparison.tsv", "pruning/summary.json", "cohort.tsv"),
 ]
-POOL = [f"phantom_00{number}" for number in range(1, 5)]
+POOL = [f"phantom_00{number}" for number in range(1, 4)]
 ONCE = {"epochs": 1, "iterations_per_epoch": 3}
 CONFIG: dict[str, Any] = {
     "cohort": {
@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     },
     "training": {"base": ONCE, "finetune": ONCE},
     "augmentation": {"copies": 1},
-    "clusters": {"max_removed_share": 0.5},
+    "clusters": {"min_size": 1, "max_removed_share": 0.4},
     "pruning": {"arms": ["worst_cluster"], "random_arms": 0},
 }
 

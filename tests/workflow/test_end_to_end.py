@@ -287,7 +287,7 @@ def test_each_case_has_a_kind_and_its_numbers(finished: Checkout) -> None:
     assert set(table["kind"].map(kinds.short)) <= set(kinds.KINDS)
     assert table["rank"].tolist() == list(range(1, 7))
     sides = pd.read_csv(results / "signatures.tsv", sep="\t")
-    assert set(sides["side"]) == {"row", "column", "base"}
+    assert set(sides["side"]) == {"row", "column", "base", "out_of_fold"}
     # By hand, from the predictions: the model of one case on all others.
     case = table["case"].iloc[0]
     pool = sorted(table["case"])

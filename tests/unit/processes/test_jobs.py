@@ -62,7 +62,7 @@ def test_scripts_ask_for_what_there_is() -> None:
     scripts = Path(jobs.__file__).parents[2]
     asked = {
         name
-        for script in scripts.glob("*/*.py")
+        for script in [*scripts.glob("*.py"), *scripts.glob("*/*.py")]
         if script.parent.name != "casesim"
         for name in re.findall(r'"(casesim\.[\w.]+:\w+)"', script.read_text())
     }

@@ -186,7 +186,7 @@ def test_the_script_writes_what_is_kept_and_what_is_removed(tmp_path: Path) -> N
         cell = {
             **{"model": "base", "case": case, "seconds": {}, "device": "cpu"},
             **{"labels": {"edema": counts}, "regions": {"ET": nothing}},
-            "confusion": [[0, 0], [0, 0]],
+            **{"classes": ["edema"], "confusion": [[0, 0], [0, 0]]},
             "bands": {"fp": [0] * 5, "fn": [0] * 5},
         }
         cells.append(tmp_path / f"{case}.json")
