@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from unit.processes.hosts import short_folder
 
 from casesim.process_table import process_information
 from casesim.processes import service
@@ -50,3 +52,17 @@ def test_version_is_that_of_the_sources_alone(
     (package / "room/__pycache__/b.py").touch()
     (package / "room/notes.txt").touch()
     assert service.code_version() == before
+
+
+def test_it_starts_where_the_folder_of_its_socket_was_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By whoever empties /tmp, between two jobs or in the middle of one."""
+    with short_folder() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        started = service.Service("thing", "thing", (sys.executable, "-c", "pass"))
+        shutil.rmtree(folder / "casesim")
+        process = started._start()
+        assert process is not None
+        process.wait(60)
+        assert (folder / "casesim").is_dir()

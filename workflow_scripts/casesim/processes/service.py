@@ -156,6 +156,8 @@ class Service:
         this process it inherits nothing else, since Snakemake would wait for its own
         pipes to be closed.
         """
+        # Who empties /tmp takes the folder away, too: it is made anew.
+        locks.private_folder()
         lock = locks.try_lock(f"{self.path}.lock")
         if lock is None:
             return None
