@@ -5,7 +5,8 @@
 For each seed (of the cohort, of its defects and of all trainings) the workflow makes
 cohort, base model, folds and the quick look; then all train cases are fine-tuned and
 their rows scored, in one process of one thread, in FOLDER/seed_<seed>. What is named is
-counted for four looks, with and without rows, with and without folds, and how well each
+counted for four looks, with and without rows, judged by the base model (as the workflow
+does) or by models that never saw the case ("folds instead"), and how well each
 score finds the defects. `--quick` leaves the fine-tunes out. FOLDER keeps what is done;
 with `--minutes` it stops in time, and started again it does the rest.
 
@@ -26,12 +27,12 @@ from benchmarks.studies import Run, Task, do_in_time, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
-# Look: with rows, with models that never saw the case.
+# Look: with rows, judged by models that never saw the case.
 LOOKS = {
     "base model": (False, False),
-    "base model and folds": (False, True),
+    "folds instead": (False, True),
     "matrix": (True, False),
-    "matrix and folds": (True, True),
+    "matrix, folds instead": (True, True),
 }
 RIGHT, UNNOTICED, ANOTHER = "right", "not noticed", "another kind"
 SOUND, CONTROL, GROSS, MODERATE = "sound", "control", "gross", "moderate"
@@ -154,7 +155,7 @@ def scores(run: Run, rows: bool) -> "pd.DataFrame":
         base = pd.DataFrame({"base_dice": quick["base_dice"], "base_suspicion": alone})
         table = review(
             case_effects(matrix),
-            look(run, rows, folds),
+            look(run, rows, folds=False),
             cluster(matrix, bootstraps=100, **run.study.config["clusters"]).clusters,
             base.loc[run.train],
             quality,
@@ -163,7 +164,7 @@ def scores(run: Run, rows: bool) -> "pd.DataFrame":
     elif folds:
         found["cleanlab"] = quick["label_quality"]
     if folds:
-        found["quick_signature"] = -quick["suspicion"]
+        found["fold_signature"] = -look(run, rows=False, folds=True)["suspicion"]
         found["quick_combined"] = quick["combined_rank"]
     table = detection(truth, found, {"rows": math.nan, "folds": math.nan})
     table.insert(0, "seed", run.seed)
@@ -179,7 +180,7 @@ def costs(run: Run, names: Iterable[str]) -> dict[str, float]:
         "rows": len(run.train) * run.iterations("finetune") / run.iterations("base"),
         "folds": float(run.study.config["evidence"]["cleanlab_folds"]),
     }
-    as_cleanlab = ("quick_signature", "quick_combined")
+    as_cleanlab = ("fold_signature", "quick_combined")
     return {
         name: gpu_hours("cleanlab" if name in as_cleanlab else name, parts)
         for name in names

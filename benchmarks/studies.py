@@ -149,7 +149,8 @@ class Run:
         Args:
             matrix: errors of the fine-tuned models (`finetuned/<case>`) in the pool;
                 None to do without them.
-            folds: whether models that never saw a case are asked.
+            folds: whether models that never saw a case judge it in the place of the
+                base model.
         """
         from casesim.cohort.channels import read_channels
         from casesim.inference import errors, overlap
@@ -157,18 +158,16 @@ class Run:
         from casesim.similarity.signatures import positions, signatures
 
         pool, labels = self.study.cohort.pool, self.study.foreground
-        paths = [self.results / f"scores/base/{case}.json" for case in pool]
-        records = [overlap.read_record(path) for path in paths]
-        outside = None
         if folds:
             paths = [self.results / f"evidence/label_quality/{c}.json" for c in pool]
-            judged = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-            outside = errors.of_one_model(judged, list(labels), pool)
+            records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        else:
+            paths = [self.results / f"scores/base/{case}.json" for case in pool]
+            records = [overlap.read_record(path) for path in paths]
         found = signatures(
             matrix,
             errors.of_one_model(records, list(labels), pool),
             positions(self.study.config["regions"], labels),
-            outside,
             self.study.cohort.patients,
         )
         channels = read_channels(self.results / "channels.tsv")

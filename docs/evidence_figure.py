@@ -24,7 +24,7 @@ SCORES = {
     "base_dice": ("base Dice", style.GREY, "o"),
     "base_signature": ("base signature", style.SKY, "s"),
     "cleanlab": ("cleanlab", style.PURPLE, "D"),
-    "quick_signature": ("signature of the quick look", style.GREEN, "s"),
+    "quick_combined": ("combined, quick look", style.GREEN, "^"),
     "row_mean": ("row mean", style.ORANGE, "o"),
     "signature": ("signature of the matrix", style.BLUE, "s"),
     "combined": ("combined", "#333333", "^"),
@@ -32,9 +32,9 @@ SCORES = {
 GRADES = {"gross": (style.BLUE, "o"), "moderate": (style.ORANGE, "s")}
 COSTS_OF_LOOKS = {
     "base model": "base_signature",
-    "base model and folds": "quick_signature",
+    "folds instead": "cleanlab",
     "matrix": "row_mean",
-    "matrix and folds": "signature",
+    "matrix, folds instead": "combined",
 }
 
 

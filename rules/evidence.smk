@@ -29,7 +29,7 @@ rule label_quality:
 
 
 rule quick_look:
-    """What the base model, and models that never saw a case, say before any fine-tune."""
+    """What the base model, and cleanlab out of fold, say before any fine-tune."""
     input:
         base=list_scores("base", COHORT.pool),
         channels="results/channels.tsv",

@@ -58,7 +58,7 @@ def test_costs_are_trainings_of_the_base_model(run: studies.Run) -> None:
         "row_mean": pytest.approx(rows),
         "combined": pytest.approx(rows + folds),
     }
-    assert evidence.costs(run, ["quick_signature"]) == {"quick_signature": folds}
+    assert evidence.costs(run, ["fold_signature"]) == {"fold_signature": folds}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which cases to review, by the base model and models that never saw them."""
+"""Which cases to review before any fine-tune."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,6 @@ def main() -> None:
             None,
             errors.of_one_model(cells, list(labels), pool),
             positions(snakemake.params.regions, labels),
-            errors.of_one_model(outside, list(labels), pool) if outside else None,
         )
         dice = overlap.score_table(cells)
         dice = dice[dice["region"] == snakemake.params.region]

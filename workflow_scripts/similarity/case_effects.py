@@ -45,7 +45,6 @@ def main() -> None:
             ),
             by_base,
             regions,
-            errors.of_one_model(outside, list(labels), train) if outside else None,
             patients=snakemake.params.patients,
         )
         table = review(

@@ -100,10 +100,9 @@ def test_each_score_has_its_cost() -> None:
     table = detection(TRUTH, suspicion_scores(cases_table(), {"a": 1.0}), HOURS)
     hours = table.groupby("score")["gpu_hours"].unique().map(list).to_dict()
     assert hours["base_dice"] == hours["channel"] == hours["base_signature"] == [0]
-    assert hours["row_mean"] == hours["donor_effect"] == hours["cluster"] == [2.0]
+    assert hours["row_mean"] == hours["signature"] == hours["cluster"] == [2.0]
     assert hours["cleanlab"] == [0.5]
-    # Models that never saw a case are the other side of its signature.
-    assert hours["combined"] == hours["signature"] == [2.5]
+    assert hours["combined"] == [2.5]
 
 
 def test_kinds_and_strengths_are_judged_apart() -> None:

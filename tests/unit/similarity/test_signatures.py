@@ -132,11 +132,9 @@ def test_positions_are_those_of_the_confusion_matrix() -> None:
     assert found == {"TC": [2, 3], "ET": [3]}
 
 
-def test_what_never_saw_the_case_is_a_side_of_its_own() -> None:
-    errors, base = simulate_errors([SOUND] * 15 + [Defect(grown=0.6)])
-    found = signatures(
-        None, base, {}, out_of_fold=errors.select(errors.models[:1], errors.cases)
-    )
-    assert set(found.table["side"]) == {"base", "out_of_fold"}
-    effect = found.wide("out_of_fold")["volume"].loc["case_015", FOREGROUND]
+def test_without_rows_the_base_model_is_the_only_side() -> None:
+    _, base = simulate_errors([SOUND] * 15 + [Defect(grown=0.6)])
+    found = signatures(None, base, {})
+    assert set(found.table["side"]) == {"base"}
+    effect = found.wide("base")["volume"].loc["case_015", FOREGROUND]
     assert effect == pytest.approx(-0.6, abs=0.2)

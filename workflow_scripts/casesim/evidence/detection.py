@@ -66,7 +66,6 @@ COSTS = {
     "base_signature": (),
     "channel": (),
     "cleanlab": ("folds",),
-    "signature": ("rows", "folds"),
     "combined": ("rows", "folds"),
 }
 

@@ -121,8 +121,10 @@ def from_tables(tables: Iterable[pd.DataFrame], labels: Sequence[str]) -> Errors
 def of_one_model(
     records: Iterable[Mapping[str, Any]], labels: Sequence[str], cases: Sequence[str]
 ) -> Errors:
-    """Records of these cases as those of one model, whatever model each is of: out of
-    fold, each case has another."""
+    """Records of cells that a single model has, in the order of these cases.
+
+    Out of fold, each case has another one, which counts as the same.
+    """
     table = error_table({**record, "model": ""} for record in records)
     return from_tables([table], labels).select([""], cases)
 

@@ -3,8 +3,7 @@
 No rule is trained and none reads a truth. The thresholds are below, their reasons in
 docs/evidence.md. Each kind asks two questions that are answered by different cells:
 
-* do others contradict the label map? (a model that never saw it, where there is one, or
-  the base model)
+* do others contradict the label map? (the base model)
 * does a model taught by it carry the error to other cases? (the row)
 
 A case that is merely hard is contradicted by others, too, but teaches nothing wrong.
@@ -75,7 +74,7 @@ def classify(
     """The kind of each case, with its strength and its evidence.
 
     Args:
-        signatures: of all cases. Without rows, `base` and `out_of_fold` decide alone.
+        signatures: of all cases. Without rows, `base` decides alone.
         cases: the cases to name.
         channels: from `cohort.channels.compare`; None where images were not looked at.
 
@@ -133,13 +132,14 @@ def _view(signatures: Signatures, cases: Sequence[str]) -> _Side:
     """What others make of the cases: from the first side that there is and can judge.
 
     One good model tells more than the median of many that were each fine-tuned on a
-    single case, and a model that never saw the case more than one that did. But a model
-    that has hardly learnt the task contradicts every label map: it is no judge where
-    those many match the typical case clearly better.
+    single case, and more than models of a part of the pool, although they never saw the
+    case (docs/evidence.md has the figures). But a model that has hardly learnt the task
+    contradicts every label map: it is no judge where those many match the typical case
+    clearly better.
     """
     sides = {
         name: side
-        for name in ("out_of_fold", "base", "column")
+        for name in ("base", "column")
         if (side := _side(signatures, name, cases)) is not None
     }
     if not sides:

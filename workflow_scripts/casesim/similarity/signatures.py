@@ -1,16 +1,15 @@
 """Signatures: in which way a case differs from what is usual, in numbers.
 
 A Dice says how much is wrong; the counts behind it say which way. Each case is looked
-at from up to four sides:
+at from up to three sides:
 
 * `row`: what the model fine-tuned on it does to all *other* cases, relative to what is
   usual in each column;
 * `column`: what all *other* models make of it, against its own label map;
-* `base`: what the base model makes of it, which was trained on it among others;
-* `out_of_fold`: what a model makes of it that was trained without it.
+* `base`: what the base model makes of it, which was trained on it among others.
 
 In the row, a label map that is too large makes a model that draws too large; in the
-other three, it makes everybody else look too small. All comparisons are robust (median
+other two, it makes everybody else look too small. All comparisons are robust (median
 and MAD), and a model's cells on its own train case, and on other scans of that patient,
 are left out.
 """
@@ -185,7 +184,6 @@ def signatures(
     errors: Errors | None,
     base: Errors,
     regions: Mapping[str, Sequence[int]],
-    out_of_fold: Errors | None = None,
     patients: Mapping[str, str] | None = None,
 ) -> Signatures:
     """Signatures of all cases, from all sides that there are.
@@ -195,7 +193,6 @@ def signatures(
             fine-tuned.
         base: the base model by pool cases (1 model).
         regions: as in `measures`.
-        out_of_fold: as `base`, each case by the model of its fold; None without folds.
         patients: as in `matrix.own_cells`.
     """
     parts = []
@@ -206,11 +203,8 @@ def signatures(
             row, column = from_row(values, own), from_column(values, own)
             parts.append(_part(train, "row", measure, region, row))
             parts.append(_part(errors.cases, "column", measure, region, column))
-    for side, one in (("base", base), ("out_of_fold", out_of_fold)):
-        if one is None:
-            continue
-        for (measure, region), values in measures(one, regions).items():
-            parts.append(_part(one.cases, side, measure, region, values[0]))
+    for (measure, region), values in measures(base, regions).items():
+        parts.append(_part(base.cases, "base", measure, region, values[0]))
     return Signatures(pd.concat(parts, ignore_index=True))
 
 
