@@ -50,7 +50,7 @@ def test_a_narrower_network(tmp_path: Path) -> None:
 
 def test_costs_are_trainings_of_the_base_model(run: studies.Run) -> None:
     found = evidence.costs(run, ["base_dice", "cleanlab", "row_mean", "combined"])
-    rows = len(run.train) * 60 / 960
+    rows = len(run.train) * 100 / 1440
     folds = run.study.config["evidence"]["cleanlab_folds"]
     assert found == {
         "base_dice": 0,
