@@ -123,6 +123,13 @@ def test_a_bad_channel_is_named_unless_the_label_is_worse() -> None:
     assert table.loc["case_020", "kind"] != kinds.BAD_IMAGE
 
 
+def test_what_a_bad_image_explains_is_not_put_on_its_label_map() -> None:
+    defects = [SOUND] * 20 + [PLANTED[kinds.DISPLACED], SOUND]
+    assert judge(defects).loc["case_020", "kind"] == kinds.DISPLACED
+    table = judge(defects, channels=channels(2.0))
+    assert table.loc["case_020", "kind"] == kinds.BAD_IMAGE
+
+
 def test_a_data_set_with_one_label_has_nothing_to_exchange() -> None:
     errors, base = simulate_errors([SOUND] * 20 + [PLANTED[kinds.OVER]])
     single = [

@@ -95,7 +95,10 @@ def classify(
         strict=True,
     ):
         kind, strength = _decide(strong, numbered)
-        if kind not in LABEL_KINDS and looks["channel_score"] >= BAD_CHANNEL:
+        # A spoilt image is matched badly and teaches badly, in no direction: as a map
+        # that lies elsewhere.
+        unexplained = kind not in LABEL_KINDS or kind == DISPLACED
+        if unexplained and looks["channel_score"] >= BAD_CHANNEL:
             kind, strength = BAD_IMAGE, looks["channel_score"]
         if kind == EXCHANGED:
             kind = f"{EXCHANGED}: {numbered['pair'].replace('|', ' and ')}"
