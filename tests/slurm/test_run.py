@@ -16,8 +16,8 @@ from .watch import Seen, Watch, left_over
 
 CASES = 8
 POOL = 6
-# Refits are submitted as fine-tunes are.
-CONFIG = {**SMALL, "stability": {"refits": 0}}
+# Refits are submitted as fine-tunes are, and one arm as the other.
+CONFIG = {**SMALL, "stability": {"refits": 0}, "pruning": {"random_arms": 0}}
 
 
 class Outcome:
@@ -96,7 +96,7 @@ def test_the_matrix_is_that_of_a_local_run(
 def test_submissions_are_as_computed(outcome: Outcome) -> None:
     number = Counter(re.sub(r"_wildcards_.*", "", job.task) for job in outcome.jobs)
     groups = outcome.tasks("cells_")
-    models = 1 + POOL + 2
+    models = 1 + POOL + 1
     assert len(groups) == models
     assert number["import_case"] == number["preprocess_case"] == CASES
     assert number["augment_case"] == POOL
@@ -104,8 +104,8 @@ def test_submissions_are_as_computed(outcome: Outcome) -> None:
     assert number["finetune"] == POOL + 1
     once = ("check_cohort", "plan", "train_base", "channels")
     assert [number[rule] for rule in once] == [1] * 4
-    assert number["retrain"] == 2
-    assert len(outcome.jobs) == models + 2 * CASES + 2 * POOL + 1 + 4 + 2
+    assert number["retrain"] == 1
+    assert len(outcome.jobs) == models + 2 * CASES + 2 * POOL + 1 + 4 + 1
 
 
 def test_requests_are_as_computed(outcome: Outcome) -> None:
@@ -160,7 +160,8 @@ def test_a_killed_predictor_costs_no_cell(outcome: Outcome) -> None:
     assert {job.state for job in outcome.tasks("cells_")} == {"COMPLETED"}
     logs = outcome.checkout.path("logs/predict").rglob("*.log")
     said = [log for log in logs if "ended in the middle" in log.read_text()]
-    assert len(said) <= 1
+    # With one thread each, several cells of its submission wait for it at a time.
+    assert len({log.parent for log in said}) <= 1
     restarted = Counter(
         seen.job
         for seen in {(s.kind, s.pid, s.job): s for s in outcome.seen}.values()

@@ -56,7 +56,7 @@ def test_kill_of_a_fine_tune_and_of_snakemake(
     assert not half_done.path(MATRIX).exists()
 
     # On one core, where the finished run had two: results do not depend on it.
-    succeeded(half_done.run(MATRIX, "--cores", "1"))
+    succeeded(half_done.run(MATRIX))
     case = checkpoint.parents[1].name
     log = half_done.path(f"logs/finetune/{case}.log").read_text()
     assert "going on from iteration" in log

@@ -64,7 +64,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     write_dataset(folder / "data")
     cohort = {**CONFIG["cohort"], "path": str(folder / "data")}
     checkout = Checkout(folder / "study", {**CONFIG, "cohort": cohort})
-    succeeded(checkout.run())
+    pictures = ["results/cohort.png", "results/pruning/overlays.png"]
+    succeeded(checkout.run("matrix", *pictures))
     return checkout
 
 
