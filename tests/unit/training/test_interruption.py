@@ -127,7 +127,7 @@ def test_a_killed_loading_process_ends_the_training(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CaseTrainer, "train_step", train_step)
         schedule = SCHEDULE | {"iterations_per_epoch": 20}
-        with pytest.raises(RuntimeError, match="worker"):
+        with pytest.raises((RuntimeError, ConnectionError), match=r"worker|reset"):
             train(tiny_cohort, tmp_path, workers=1, schedule=schedule)
     assert not (tmp_path / "fold_all" / "checkpoint_final.pth").exists()
 
