@@ -37,9 +37,10 @@ def iterate(
     """The batches in order, prepared by `workers` processes or, with 0, by this one.
 
     PyTorch's loader rather than batchgenerators', whose processes outlive a training
-    that is killed, and whose training waits for ever when one of them is killed.
+    that is killed, and whose training waits for ever when one of them is killed. Here
+    that raises a `RuntimeError`.
     """
-    return iter(
+    return _ended_by_a_killed_worker(
         DataLoader(
             batches,
             batch_size=None,
@@ -54,6 +55,22 @@ def iterate(
             ),
         )
     )
+
+
+def _ended_by_a_killed_worker(
+    loader: DataLoader[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """The loader's batches.
+
+    A worker that is killed while it hands a batch over may show as a reset connection,
+    and what PyTorch's signal handler says of it be lost.
+    """
+    try:
+        yield from loader
+    except ConnectionError as error:
+        raise RuntimeError(
+            "A DataLoader worker was killed as it handed a batch over: out of memory?"
+        ) from error
 
 
 def _unchanged(batch: Any) -> Any:
