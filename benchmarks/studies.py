@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,22 +21,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks import setting as common
+from benchmarks.experiments import merge
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from casesim.inference.errors import Errors
     from casesim.study import Study
-
-
-def merge(into: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """`other` laid over `into`, key by key; returns `into`."""
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            merge(into[key], value)
-        else:
-            into[key] = value
-    return into
 
 
 @dataclass(frozen=True)

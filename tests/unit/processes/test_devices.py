@@ -88,10 +88,12 @@ def test_training_waits_for_the_clients_of_a_gpu(
     assert "Waiting for a free GPU" in capsys.readouterr().err
 
 
-def test_device_of_a_killed_job_is_free(runtime: Path) -> None:
+def look_beside_a_job_that_is_killed(gpus: int) -> list[str]:
+    """The device that a job gets, what is left beside it, and what is free when it was
+    killed."""
     code = (
-        "from casesim.processes import devices; import time; s = devices.reserve(0);"
-        "print(s.name, flush=True); time.sleep(60)"
+        "from casesim.processes import devices; import time;"
+        f"s = devices.reserve({gpus}); print(s.name, flush=True); time.sleep(60)"
     )
     path = str(Path(devices.__file__).parents[2])
     with subprocess.Popen(
@@ -101,13 +103,18 @@ def test_device_of_a_killed_job_is_free(runtime: Path) -> None:
         env=os.environ | {"PYTHONPATH": path},
     ) as job:
         assert job.stdout is not None
-        assert job.stdout.readline().strip() == "cpu0"
-        with devices.reserve(0) as slot:
-            assert slot.name == "cpu1"
+        names = [job.stdout.readline().strip()]
+        with devices.reserve(gpus) as slot:
+            names.append(slot.name)
         job.kill()
         job.wait()
-        with devices.reserve(0) as slot:
-            assert slot.name == "cpu0"
+        with devices.reserve(gpus) as slot:
+            names.append(slot.name)
+    return names
+
+
+def test_device_of_a_killed_job_is_free(runtime: Path) -> None:
+    assert look_beside_a_job_that_is_killed(0) == ["cpu0", "cpu1", "cpu0"]
 
 
 def test_trainings_share_gpus_of_two_slots(
@@ -143,25 +150,7 @@ def test_a_slot_is_free_when_its_training_dies(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv(devices.VARIABLE, "2")
-    code = (
-        "from casesim.processes import devices; import time; s = devices.reserve(1);"
-        "print(s.name, flush=True); time.sleep(60)"
-    )
-    path = str(Path(devices.__file__).parents[2])
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    ) as job:
-        assert job.stdout is not None
-        assert job.stdout.readline().strip() == "gpu0.1"
-        with devices.reserve(1) as slot:
-            assert slot.name == "gpu0"
-        job.kill()
-        job.wait()
-        with devices.reserve(1) as slot:
-            assert slot.name == "gpu0.1"
+    assert look_beside_a_job_that_is_killed(1) == ["gpu0.1", "gpu0", "gpu0.1"]
 
 
 @pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
