@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import setting as common
-from benchmarks.studies import Run, Task, do_in_time, rows_of
+from benchmarks.studies import FULL, Run, rows_in_time, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,17 +69,6 @@ def outcome(planted: str, kind: str) -> str:
     if named in (kinds.HARD, kinds.NOTHING):
         return UNNOTICED
     return RIGHT if named == expected.get(planted) else ANOTHER
-
-
-FULL = "100"
-
-
-def rows_in_time(run: Run, deadline: float) -> bool:
-    """All fine-tunes and their rows; whether they were done before the deadline."""
-    schedule = run.study.config["training"]["finetune"]
-    length = schedule["epochs"], schedule["iterations_per_epoch"]
-    tasks = [Task(FULL, case, *length, run.seed) for case in run.train]
-    return all(do_in_time(task, run, deadline) for task in tasks)
 
 
 def look(run: Run, rows: bool, folds: bool) -> "pd.DataFrame":

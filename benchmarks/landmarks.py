@@ -2,19 +2,26 @@
 
     python -m benchmarks.landmarks --run FOLDER [FOLDER ...] [--share 0.2 0.4 0.6]
         [--draws 50] [--output FILE]
+    python -m benchmarks.landmarks --study FOLDER --config config/planted.yaml
+        [--seeds 0 1 2] [--width 16] [--minutes 9]
 
-Each FOLDER is a finished run of the workflow with a synthetic cohort. A share of its
-train cases are landmarks, drawn at random: their rows are known. The row means of the
-others are predicted from what needs no fine-tune of them: the base's Dice on the case,
-its confidence, the Dice of the landmarks' models on the case, and the gradient of the
-base's training loss on it, whose dot product with that of another case is what a small
-step on the one does to the loss of the other. Compared with the true row means: rank
-correlation among the rows that were left out, and how well the predicted mean tells
-those of the worst cluster.
+Each FOLDER of `--run` is a finished run of the workflow with a synthetic cohort; that
+of `--study` holds a folder for each seed, as `benchmarks.evidence` leaves them: base
+model, fine-tunes and rows that are not there yet are made, in one process of one
+thread, and kept.
+
+A share of the train cases are landmarks, drawn at random: their rows are known. The row
+means of the others are predicted from what needs no fine-tune of them: the base's Dice
+on the case, its confidence, the Dice of the landmarks' models on the case, and the
+gradient of the base's training loss on it, whose dot product with that of another case
+is what a small step on the one does to the loss of the other. Compared with the true
+row means: rank correlation among the rows that were left out, and how well the
+predicted mean tells those of the worst cluster.
 """
 
 import argparse
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import setting as common
+from benchmarks import studies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,18 +76,36 @@ class Known:
 
 
 def load(run: Path) -> Known:
-    """Read a finished run, and look at its cases with its base model."""
+    """A finished run of the workflow, its cases seen by its base model."""
     import pandas as pd
 
-    from casesim.nnunet import checkpoints
-    from casesim.similarity.matrix import read_matrix, row_statistics
+    from casesim.similarity.matrix import read_matrix
 
-    matrix = read_matrix(run / "results/similarity/matrix.tsv")
-    cases = list(matrix.index)
     clusters = pd.read_csv(
         run / "results/similarity/clusters.tsv", sep="\t", dtype={"case": str}
-    ).set_index("case")
-    setting = common.Setting(run, 1)
+    )
+    matrix = read_matrix(run / "results/similarity/matrix.tsv")
+    return look(matrix, clusters, common.Setting(run, 1))
+
+
+def load_study(run: studies.Run) -> Known:
+    """Likewise a seed of a study, with the rows of `studies.rows_in_time`."""
+    from casesim.similarity.clustering import cluster
+
+    matrix, _, _ = studies.rows_of(run, studies.FULL)
+    found = cluster(matrix, bootstraps=1, **run.study.config["clusters"])
+    return look(matrix, found.clusters, run.setting)
+
+
+def look(
+    matrix: "pd.DataFrame", clusters: "pd.DataFrame", setting: common.Setting
+) -> Known:
+    """What is known of the rows of a matrix, its tree and the base model."""
+    from casesim.nnunet import checkpoints
+    from casesim.similarity.matrix import row_statistics
+
+    cases = list(matrix.index)
+    clusters = clusters.set_index("case")
     model = checkpoints.load_model(setting.checkpoint("base"), common.device())
     looked = [look_at(model, setting.stem(case)) for case in cases]
     return Known(
@@ -340,15 +366,32 @@ def _spread(values: "pd.Series") -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, nargs="+", required=True)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", type=Path, nargs="+", default=[])
+    which.add_argument("--study", type=Path)
+    parser.add_argument("--config", type=Path, help="of the study")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--width", type=int, help="features of the first stage")
+    parser.add_argument("--minutes", type=float, help="stop making rows after so many")
     parser.add_argument("--share", type=float, nargs="+", default=[0.2, 0.4, 0.6])
     parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--title", default="Row means without their fine-tunes")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
+    if arguments.study and not arguments.config:
+        parser.error("--study needs the --config that it was made with")
     runs = {str(path): load(path.absolute()) for path in arguments.run}
+    deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
+    for seed in arguments.seeds if arguments.study else []:
+        folder = arguments.study.absolute() / f"seed_{seed}"
+        run = studies.Run.load(folder, arguments.config, seed, width=arguments.width)
+        if not (run.make_base(deadline) and studies.rows_in_time(run, deadline)):
+            print("The time is over; the same command does the rest.")
+            return
+        runs[folder.name] = load_study(run)
     table = study(runs, arguments.share, arguments.draws)
     common.publish(
-        "Row means without their fine-tunes",
+        arguments.title,
         report(table, runs),
         arguments.output,
         ("torch", "nnunetv2", "scikit-learn"),

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from casesim.inference.errors import Errors
     from casesim.study import Study
 
+# The name of the rows that the whole schedule of a fine-tune gives.
+FULL = "100"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -266,6 +269,15 @@ def do_in_time(task: Task, run: Run, deadline: float) -> bool:
         return False
     do(task, run)
     return True
+
+
+def rows_in_time(run: Run, deadline: float) -> bool:
+    """All fine-tunes of the full schedule and their rows, named `FULL`; whether they
+    were done before the deadline."""
+    schedule = run.study.config["training"]["finetune"]
+    length = schedule["epochs"], schedule["iterations_per_epoch"]
+    tasks = [Task(FULL, case, *length, run.seed) for case in run.train]
+    return all(do_in_time(task, run, deadline) for task in tasks)
 
 
 def rows_of(run: Run, name: str) -> "tuple[pd.DataFrame, Errors, float]":

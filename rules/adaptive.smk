@@ -273,6 +273,27 @@ rule new_cases:
         "../workflow_scripts/adaptive/new_cases.py"
 
 
+rule adaptive_summary:
+    """What the classifier has found, in a dozen lines; printed at a run's end."""
+    input:
+        fit=f"{ALONE}/fit.json",
+        new=[f"{ALONE}/new.tsv"] if ADAPTIVE.new else [],
+        order=[f"{ALONE}/labelling_order.tsv"] if ADAPTIVE.new else [],
+        validation=[f"{ALONE}/validation.json"] if ADAPTIVE.held_out else [],
+    output:
+        text=f"{ALONE}/summary.md",
+    log:
+        "logs/adaptive_summary.log",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        region=config["adaptive"]["region"],
+        look_at=[f"{ALONE}/{name}" for name in ADAPTIVE.look_at],
+    script:
+        "../workflow_scripts/adaptive/adaptive_summary.py"
+
+
 rule adaptive:
     """Target: the similarity classifier, judged and applied."""
     input:

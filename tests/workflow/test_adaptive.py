@@ -128,7 +128,10 @@ def test_a_second_start_has_nothing_to_do(
     study: tuple[Checkout, dict[str, int]],
 ) -> None:
     checkout, _ = study
-    assert "Nothing to be done" in succeeded(checkout.run("adaptive"))
+    said = succeeded(checkout.run("adaptive"))
+    assert "Nothing to be done" in said
+    assert checkout.path("results/adaptive/summary.md").read_text().strip() in said
+    assert "1 new case segmented." in said
 
 
 def test_a_case_that_is_made_again_is_told_about_alike(

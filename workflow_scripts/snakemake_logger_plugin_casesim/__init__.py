@@ -11,7 +11,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ ANSWERS = (
     "results/pruning/summary.md",
     "results/similarity/summary.md",
 )
+# Told beside it: another question.
+MORE_ANSWERS = ("results/adaptive/summary.md",)
 SECONDS_OF_SILENCE = 300.0
 # How each job goes is told otherwise, or not at all.
 _UNTOLD = {
@@ -179,15 +182,15 @@ def tell_answer(workflow: Any) -> None:
 
 
 def answer(workflow: Any) -> str | None:
-    """The text of the summary that this run has made, or knows to be up to date."""
+    """The text of the summaries that this run has made, or knows to be up to date."""
     made = {str(file) for job in workflow.dag.jobs for file in job.output}
-    for path in _existing(made):
-        return f"\n{path.read_text(encoding='utf-8').strip()}\n"
-    return None
+    paths = [*islice(_existing(ANSWERS, made), 1), *_existing(MORE_ANSWERS, made)]
+    texts = [path.read_text(encoding="utf-8").strip() for path in paths]
+    return "\n".join(f"\n{text}\n" for text in texts) or None
 
 
-def _existing(made: set[str]) -> Iterator[Path]:
-    for name in ANSWERS:
+def _existing(names: Sequence[str], made: set[str]) -> Iterator[Path]:
+    for name in names:
         if name in made and Path(name).exists():
             yield Path(name)
 

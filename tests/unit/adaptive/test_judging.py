@@ -154,6 +154,9 @@ def test_without_calibration_the_methods_are_still_compared(fits: dict) -> None:
     assert len(found["contrasts"]["adaptive"]) > 5
     text = judging.sentences({**found, "level": 0.9})[0]
     assert text.startswith("Too few calibration cases")
+    assert judging.headlines({**found, "level": 0.9}) == [
+        found["verdicts"]["continued_kept"]
+    ]
     assert json.loads(json.dumps(table._finite(found)))["base"]["mae"] is None
 
 

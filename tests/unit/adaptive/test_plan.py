@@ -92,10 +92,13 @@ def test_finetuning_for_a_new_case_is_a_target() -> None:
         "cohort.tsv",
         "config.yaml",
         "adaptive/table.tsv",
-        "adaptive/validation.png",
+        "adaptive/summary.md",
         "adaptive/new.html",
+        "adaptive/validation.png",
         "adaptive/labelling_order.tsv",
     ]
+    assert plan(cohort={"new": None}).look_at == ["validation.png"]
+    assert plan(cohort={"held_out": 0}).look_at == ["new.html"]
 
 
 @pytest.mark.parametrize(

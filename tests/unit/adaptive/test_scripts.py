@@ -7,6 +7,7 @@ that held-out labels decide nothing before the validation.
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -425,6 +426,22 @@ def test_new_cases_are_told_about_without_any_label(job: Job) -> None:
     assert page.count("<section") == 2
     # No label of a new case was ever there.
     assert not list(job.root.glob("labels/n*"))
+    names = {"new": "new.tsv", "order": "labelling_order.tsv"}
+    names |= {"validation": "validation.json"}
+    job.run(
+        "adaptive_summary",
+        {
+            "fit": job.path("fit.json"),
+            **{key: [job.path(name)] for key, name in names.items()},
+        },
+        {"text": job.path("summary.md")},
+        {"region": "mean", "look_at": ["new.html"]},
+    )
+    text = Path(job.path("summary.md")).read_text()
+    assert f"Label first: {order['case'][0]}." in text
+    assert re.search(r"segmentation: mean error 0\.\d{3} .* of 7 cases", text)
+    assert "Against continued_kept: " in text
+    assert text.endswith("Open new.html.\n")
 
 
 def test_the_table_of_the_stage(job: Job) -> None:

@@ -63,6 +63,8 @@ def test_ensembles() -> None:
         (["predict", *SHARED], "not for 'predict'"),
         (["cell", *SHARED], "--checkpoint"),
         (["ensembles", *SHARED, "--weights"], "--weights"),
+        (["ensembles", *SHARED, "--label-maps", "../out"], "leaves its folder"),
+        (["cell", *SHARED, "--model", "../base"], "leaves its folder"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: list[str], message: str) -> None:

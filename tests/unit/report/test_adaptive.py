@@ -10,18 +10,19 @@ import pytest
 import SimpleITK
 
 from casesim.adaptive import arrivals, outlook
-from casesim.report import adaptive, new_cases
+from casesim.report import adaptive, adaptive_summary, new_cases
 
 LABELS = {"edema": 1, "core": 2}
 
 
 def methods() -> pd.DataFrame:
     names = ["oracle", "adaptive", "continued_kept", "random_1", "base", "random_2"]
-    change = np.array([0.08, 0.05, 0.04, -0.01, 0.0, -0.03])
+    names += ["nearest_by_image"]
+    change = np.array([0.08, 0.05, 0.04, -0.01, 0.0, -0.03, -0.3])
     return pd.DataFrame(
         {
             "method": names,
-            "n": [3, 3, 2, 3, 3, 3],
+            "n": [3, 3, 2, 3, 3, 3, 3],
             "mean": 0.6 + change,
             "change": change,
             "ci_low": change - 0.02,
@@ -52,7 +53,7 @@ def points(predicted: float = 0.6) -> pd.DataFrame:
 def test_random_ensembles_are_one_row() -> None:
     found = adaptive.merge_random(methods()).set_index("method")
     assert list(found.index) == [
-        *("oracle", "adaptive", "continued_kept", "base", "random")
+        *("oracle", "adaptive", "continued_kept", "base", "random", "nearest_by_image")
     ]
     assert found.loc["random", "mean"] == pytest.approx(0.58)
     assert found.loc["random", "ci_low"] == pytest.approx(-0.03)
@@ -69,7 +70,13 @@ def test_the_figure(tmp_path: Path, predicted: float) -> None:
     names = [text.get_text() for text in right.get_yticklabels()]
     assert names[1] == "adaptive: weighted ensemble"
     assert names[2] == "base continued, without worst cluster (2 cases)"
-    assert names[-1] == "random ensembles (mean of all)"
+    assert names[-2:] == [
+        "random ensembles (mean of all)",
+        "nearest train case by image",
+    ]
+    # Far worse than all others: at the edge, so that these can be told apart.
+    assert right.get_xlim()[0] > -0.05
+    assert "0.300  (-0.300)" in [text.get_text() for text in right.texts]
     texts = [text.get_text() for text in left.texts]
     assert bool(texts) == bool(np.isnan(predicted))
     assert "0.650  (+0.050)" in [text.get_text() for text in right.texts]
@@ -85,6 +92,37 @@ def write(path: Path, array: np.ndarray) -> str:
 NOTHING = (np.nan, np.nan, np.nan)
 
 
+def told(cases: int, predicted: float = 0.5) -> pd.DataFrame:
+    rest = (0.4, 0.7, outlook.LOOK, "t1", "base", 0.0, 0.9, "s")
+    rows = [(f"n{i}", predicted + i / 100, *rest) for i in range(cases)]
+    return pd.DataFrame(rows, columns=list(arrivals.COLUMNS)).iloc[::-1]
+
+
+def test_the_end_of_a_run_names_the_worst_cases_and_what_to_open() -> None:
+    judged = ["Right.", "Against continued_kept: helps."]
+    look_at = ["new.html", "validation.png"]
+    text = adaptive_summary.summarise(told(7), "n3", "Fit.", judged, look_at)
+    lines = text.splitlines()
+    assert "7 new cases segmented; lowest predicted Dice (interval) first:" in lines
+    assert "1. n0: 0.50 (0.40 to 0.70), look at this one" in lines
+    assert [line[:5] for line in lines if line[1:3] == ". "] == [
+        *("1. n0", "2. n1", "3. n2")
+    ]
+    assert "and 4 more." in lines
+    assert "Label first: n3." in lines
+    assert lines[-1] == "Open new.html and validation.png."
+    assert len(lines) < 15
+
+
+def test_the_end_of_a_run_promises_nothing_that_is_not_calibrated() -> None:
+    text = adaptive_summary.summarise(told(1, np.nan), "n0", "Too few.", [], ["a"])
+    assert "1 new case segmented. Too few." in text.splitlines()
+    assert "0.4" not in text
+    # Without new cases, what was learnt is all there is beside the judges.
+    without = adaptive_summary.summarise(None, "", "Fit.", ["Right."], ["a"])
+    assert without.split("\n\n")[1:] == ["Fit.", "Right.", "Open a.\n"]
+
+
 def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(100, 10, (4, 16, 16)).astype(np.float32)
     label_map = np.zeros((4, 16, 16), np.uint8)
@@ -92,7 +130,7 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     picture = write(tmp_path / "i.nii.gz", image)
     segmented = write(tmp_path / "s.nii.gz", label_map)
     nothing = write(tmp_path / "n.nii.gz", label_map * 0)
-    told = pd.DataFrame(
+    of_cases = pd.DataFrame(
         [
             ("sure", 0.8, 0.7, 0.9, outlook.AS_GOOD, "t1,t2", "base", 0.1, 0.9, "s"),
             ("odd", 0.4, *NOTHING[:2], outlook.UNLIKE, "t2", "base", 1.0, 0.9, "<o>"),
@@ -106,7 +144,7 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
         dict.fromkeys(["t1", "t2"], picture),
         dict.fromkeys(["t1", "t2"], segmented),
     )
-    page = new_cases.page(told, files, LABELS, "FLAIR", "A & B.", 0.9)
+    page = new_cases.page(of_cases, files, LABELS, "FLAIR", "A & B.", 0.9)
     assert re.findall(r"<h2>(\w+)</h2>", page) == ["odd", "sure", "new"]
     assert page.count('src="data:image/png;base64,') == 3
     assert page.count('class="look"') == 1
@@ -127,5 +165,5 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     assert "A &amp; B. Nobody has labelled" in page
     assert "&lt;o&gt;" in page
     # The same page for the same input.
-    assert new_cases.page(told, files, LABELS, "FLAIR", "A & B.", 0.9) == page
+    assert new_cases.page(of_cases, files, LABELS, "FLAIR", "A & B.", 0.9) == page
     assert not mpl.pyplot.get_fignums()

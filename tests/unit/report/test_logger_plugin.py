@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,3 +84,27 @@ def test_errors_stay_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert "Error in rule finetune" in said
     assert said.count("CUDA out of memory") == 40
     assert "The disk is full." in said
+
+
+def test_the_answer_is_that_of_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [*plugin.ANSWERS, *plugin.MORE_ANSWERS]
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"# {name}\n")
+
+    def answer(*made: str) -> str | None:
+        jobs = [SimpleNamespace(output=[name]) for name in made]
+        return plugin.answer(SimpleNamespace(dag=SimpleNamespace(jobs=jobs)))
+
+    assert answer() is None
+    assert answer(*reversed(plugin.ANSWERS)) == "\n# results/summary.md\n"
+    assert answer("results/adaptive/summary.md") == "\n# results/adaptive/summary.md\n"
+    # Both were asked for: another question.
+    assert answer(*names) == (
+        "\n# results/summary.md\n\n\n# results/adaptive/summary.md\n"
+    )
+    Path("results/summary.md").unlink()
+    assert answer("results/summary.md") is None

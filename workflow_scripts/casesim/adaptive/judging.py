@@ -182,21 +182,41 @@ def points(cells: Cells) -> pd.DataFrame:
 
 
 def sentences(content: Mapping[str, Any]) -> list[str]:
-    """What came out, for a log and a page."""
-    found = []
+    """What came out, for a log."""
     if content["calibrated"]:
-        for name, what in (("base", "base model"), (ADAPTIVE, "adaptive segmentation")):
-            of = content[name]
-            found.append(
-                f"Predicted Dice of the {what}: mean error {of['mae']:.3f} "
-                f"({of['mae_of_mean']:.3f} if the calibration cases' mean were said of "
-                f"all), bias {of['bias']:+.3f}, rank correlation "
-                f"{of['rank_correlation']:.2f}, interval holds {of['coverage']:.0%} of "
-                f"{of['n']} cases ({content['level']:.0%} promised)."
-            )
+        what = {BASE: "base model", ADAPTIVE: "adaptive segmentation"}
+        found = [_predictions(content, name, of) for name, of in what.items()]
     else:
-        found.append(
+        found = [
             "Too few calibration cases to predict a Dice: models are ranked by raw "
             "confidence."
-        )
+        ]
     return [*found, *content["verdicts"].values()]
+
+
+def headlines(content: Mapping[str, Any]) -> list[str]:
+    """The two that matter most: how good the predictions are, if there are any, and
+    the verdict against the control that decides.
+
+    Args:
+        content: `validation.json`, as it is read.
+    """
+    found = []
+    if content["calibrated"]:
+        found.append(_predictions(content, ADAPTIVE, "adaptive segmentation"))
+    return [*found, *list(content["verdicts"].values())[:1]]
+
+
+def _predictions(content: Mapping[str, Any], name: str, what: str) -> str:
+    of = content[name]
+    if of["n"] < 2:
+        return f"Predicted Dice of the {what}: too few held-out cases to judge it."
+    # JSON has no NaN. And not "-0.000".
+    rank = math.nan if of["rank_correlation"] is None else of["rank_correlation"]
+    bias = round(of["bias"], 3) + 0.0
+    return (
+        f"Predicted Dice of the {what}: mean error {of['mae']:.3f} "
+        f"({of['mae_of_mean']:.3f} if the calibration cases' mean were said of all), "
+        f"bias {bias:+.3f}, rank correlation {rank:.2f}, interval holds "
+        f"{of['coverage']:.0%} of {of['n']} cases ({content['level']:.0%} promised)."
+    )

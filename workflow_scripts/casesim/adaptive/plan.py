@@ -169,16 +169,22 @@ class Plan:
 
     # Results
 
+    @property
+    def look_at(self) -> list[str]:
+        """What to open, below `results/adaptive`, the first one first."""
+        of_new = ["new.html"] if self.new else []
+        return [*of_new, *(["validation.png"] if self.held_out else [])]
+
     def targets(self) -> Iterator[str]:
         """What a person looks at, below `results`."""
         if not self.enabled:
             return
         # With no other stage to do, nothing else asks for a check of what is new.
         yield from ("cohort.tsv", "config.yaml", "adaptive/table.tsv")
-        if self.held_out:
-            yield "adaptive/validation.png"
+        yield "adaptive/summary.md"
+        yield from (f"adaptive/{name}" for name in self.look_at)
         if self.new:
-            yield from ("adaptive/new.html", "adaptive/labelling_order.tsv")
+            yield "adaptive/labelling_order.tsv"
             for case in self.finetuned:
                 if case in set(self.new):
                     yield f"adaptive/label_maps/{FOR_CASE}/{case}.nii.gz"

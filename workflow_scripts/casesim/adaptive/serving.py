@@ -66,21 +66,16 @@ def parse_job(directory: str, arguments: list[str]) -> Cell | Ensembles:
     Raises `UserError` for arguments that are missing, unknown or malformed.
     """
     kind, given = (arguments[0], arguments[1:]) if arguments else ("", [])
-    paths = {
-        "cell": ("checkpoint", "data", "label-map", "cell"),
-        "ensembles": ("weights", "models", "data", "label-maps"),
-    }
-    if kind not in paths:
-        raise UserError(f"Ask for {' or '.join(paths)}, not for {kind!r}.")
-    parser = Parser(kind)
-    parser.add_argument("--case", required=True)
-    for name in paths[kind]:
-        parser.add_argument(
-            f"--{name}", required=True, type=lambda text: Path(directory, text)
-        )
+    if kind not in ("cell", "ensembles"):
+        raise UserError(f"Ask for cell or ensembles, not for {kind!r}.")
+    parser = Parser(kind, directory)
     if kind == "ensembles":
+        parser.add_inputs("weights", "models")
+        parser.add_outputs("label-maps")
         return Ensembles(**parser.parse(given))
-    parser.add_argument("--model", required=True)
+    parser.add_names("model")
+    parser.add_inputs("checkpoint")
+    parser.add_outputs("label-map", "cell")
     return Cell(**parser.parse(given))
 
 

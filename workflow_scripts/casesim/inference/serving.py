@@ -40,12 +40,17 @@ class Job:
 class Parser(argparse.ArgumentParser):
     """Arguments of a client; mistakes are a `UserError`, not the end of the process.
 
-    Has the options that all clients of a predictor share: threads and devices, labels
-    and regions, and how a network is applied to a case.
+    Has the options that all clients of a predictor share (the case, threads and
+    devices, labels and regions, how a network is applied), and takes names and files
+    in one way: relative paths are seen from the client's working directory, and what
+    is written, or becomes part of a path, does not climb out of its folder.
     """
 
-    def __init__(self, prog: str) -> None:
+    def __init__(self, prog: str, directory: str) -> None:
         super().__init__(prog, add_help=False, allow_abbrev=False)
+        self._directory = directory
+        self.add_names("case")
+        self.add_inputs("data")
         self.add_argument("--threads", required=True, type=int)
         self.add_argument("--gpu", required=True, type=int)
         self.add_argument("--labels", required=True, type=parse_regions)
@@ -57,6 +62,28 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--mirroring", default=True, action=switch)
         self.add_argument("--bfloat16", default=False, action=switch)
         self.add_argument("--resident", default=True, action=switch)
+
+    def add_names(self, *names: str) -> None:
+        """Names of models and cases."""
+        for name in names:
+            self.add_argument(f"--{name}", required=True, type=_stays_inside)
+
+    def add_inputs(self, *names: str) -> None:
+        """Files and folders that are read."""
+        for name in names:
+            self.add_argument(f"--{name}", required=True, type=self._path)
+
+    def add_outputs(self, *names: str) -> None:
+        """Files and folders that are written."""
+        for name in names:
+            self.add_argument(
+                f"--{name}",
+                required=True,
+                type=lambda text: self._path(_stays_inside(text)),
+            )
+
+    def _path(self, text: str) -> Path:
+        return Path(self._directory, text)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}\n{self.format_usage()}")
@@ -70,31 +97,22 @@ class Parser(argparse.ArgumentParser):
         return {**given, "options": options}
 
 
+def _stays_inside(text: str) -> str:
+    """A name or path that does not climb out of the folder that it begins in."""
+    if not text or ".." in Path(text).parts:
+        raise argparse.ArgumentTypeError(f"{text!r} leaves its folder")
+    return text
+
+
 def parse_job(directory: str, arguments: list[str]) -> Job:
     """The client's arguments, its relative paths seen from its working directory.
 
     Raises `UserError` for arguments that are missing, unknown or malformed.
     """
-    parser = Parser("predict")
-
-    def stays_inside(text: str) -> str:
-        """A name or path that does not climb out of the folder that it begins in."""
-        if not text or ".." in Path(text).parts:
-            raise argparse.ArgumentTypeError(f"{text!r} leaves its folder")
-        return text
-
-    for name in ("model", "case"):
-        parser.add_argument(f"--{name}", required=True, type=stays_inside)
-    for name in ("checkpoint", "data", "label"):
-        parser.add_argument(
-            f"--{name}", required=True, type=lambda text: Path(directory, text)
-        )
-    for name in ("prediction", "score"):
-        parser.add_argument(
-            f"--{name}",
-            required=True,
-            type=lambda text: Path(directory, stays_inside(text)),
-        )
+    parser = Parser("predict", directory)
+    parser.add_names("model")
+    parser.add_inputs("checkpoint", "label")
+    parser.add_outputs("prediction", "score")
     return Job(**parser.parse(arguments))
 
 

@@ -28,6 +28,10 @@ _NAMES = {
     "oracle": "oracle: best single model",
 }
 _ADAPTIVE = ("adaptive", "pick", "finetuned_for_case")
+# What falls below the base by more than so many times the largest gain is drawn at the
+# edge: its number says how far, and the others could not be told apart.
+_SHOWN_LOSS = 3
+_LEAST_GAIN = 0.02
 
 
 def draw(
@@ -122,8 +126,9 @@ def _draw_predictions(
     else:
         of = content["adaptive"]
         title += (
-            f"\nmean error {of['mae']:.3f}; {of['coverage']:.0%} of {of['n']} cases "
-            f"inside ({content['level']:.0%} promised)"
+            f"\nmean error of the adaptive segmentation's: {of['mae']:.3f}"
+            f"\nintervals hold {of['coverage']:.0%} of {of['n']} cases "
+            f"({content['level']:.0%} promised)"
         )
         axes.legend(loc="upper left", fontsize=9, frameon=False)
     axes.set_title(title, loc="left", fontsize=10, weight="bold")
@@ -132,12 +137,21 @@ def _draw_predictions(
 
 def _draw_methods(axes: Axes, rows: pd.DataFrame, content: Mapping[str, Any]) -> None:
     axes.axvline(0, color="#333333", linewidth=0.9)
+    least = -_SHOWN_LOSS * max(rows["change"].max(), _LEAST_GAIN)
+    near = rows[rows["change"] >= least]
+    lowest, highest = near["ci_low"].min(), near["ci_high"].max()
+    margin = 0.05 * (highest - lowest) + 0.002
+    axes.set_xlim(lowest - margin, highest + margin)
     for y, row in enumerate(rows.to_dict("records")):
         method = str(row["method"])
         colour = style.BLUE if method in _ADAPTIVE else style.GREY
         colour = style.GREEN if method == "oracle" else colour
         axes.hlines(y, row["ci_low"], row["ci_high"], color=colour, linewidth=2)
-        axes.scatter([row["change"]], [y], color=colour, s=42, zorder=3)
+        if row["change"] < least:
+            edge = lowest - margin
+            axes.scatter([edge], [y], color=colour, marker="<", clip_on=False)
+        else:
+            axes.scatter([row["change"]], [y], color=colour, s=42, zorder=3)
         axes.annotate(
             f"{row['mean']:.3f}  ({row['change']:+.3f})",
             (1, y),

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,7 @@ def dice_text(row: pd.Series) -> str:
     return f"Predicted Dice {found}." if found else "No Dice predicted."
 
 
-def dice_in_numbers(row: pd.Series) -> str:
+def dice_in_numbers(row: pd.Series | Mapping[Any, Any]) -> str:
     """The predicted Dice with its interval, or without where none is promised; nothing
     where no Dice is predicted."""
     predicted, low, high = (
