@@ -3,6 +3,7 @@
 import base64
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflow.conftest import Checkout, processes, send
+from workflow.conftest import Checkout, processes
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # Where a study can be before it is killed: what is not there yet, below `results`.
@@ -30,6 +31,18 @@ STAGES: dict[str, tuple[str, ...]] = {
 _SECONDS_TO_WAIT = 900.0
 # For Snakemake to note what has been written.
 _SECONDS_TO_BE_NOTED = 5.0
+# For a process of the chosen kind to be there.
+_SECONDS_TO_FIND = 10.0
+# From finding it to killing it at most: a client's life is short.
+KINDS = {
+    "client": 0.05,
+    "script": 0.5,
+    "predictor": 1.0,
+    "trainer": 1.0,
+    "warm process": 1.0,
+    "Snakemake": 2.0,
+}
+_BEGUN = re.compile(r"^(?:local)?rule \w+:$", re.MULTILINE)
 
 
 def parent(pid: int) -> int:
@@ -40,6 +53,26 @@ def parent(pid: int) -> int:
     return int(stat.rpartition(b")")[2].split()[1])
 
 
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def begun(checkout: Checkout) -> int:
+    """How many jobs have begun, in all runs of a study together."""
+    logs = checkout.path(".snakemake/log").glob("*.log")
+    return sum(len(_BEGUN.findall(log.read_text(errors="replace"))) for log in logs)
+
+
+def has_begun(
+    checkout: Checkout, running: "subprocess.Popen[bytes]", jobs: int
+) -> bool:
+    """Whether so many jobs have begun, or the run is at its end."""
+    return begun(checkout) >= jobs or running.poll() is not None
+
+
 def warm_processes(folder: Path) -> tuple[list[int], list[int]]:
     """Those that fork, and those that do the jobs."""
     found = processes("casesim.processes.warm_server", str(folder))
@@ -47,27 +80,24 @@ def warm_processes(folder: Path) -> tuple[list[int], list[int]]:
     return [pid for pid in found if pid not in children], children
 
 
-def living(folder: Path, running: "subprocess.Popen[bytes]") -> dict[str, list[int]]:
-    """The processes of a run, by what they are."""
-    predictors = processes("--serve", str(folder))
+def living(kind: str, folder: Path, running: "subprocess.Popen[bytes]") -> list[int]:
+    """The processes of a run that are of this kind."""
+    if kind == "client":
+        found = processes("predict.py", "--model", str(folder))
+        return [pid for pid in found if "--serve" not in command(pid)]
+    if kind == "script":
+        return processes(".snakemake/scripts", str(folder))
+    if kind == "predictor":
+        return processes("--serve", str(folder))
+    if kind == "Snakemake":
+        return [running.pid] if running.poll() is None else []
     warm, jobs = warm_processes(folder)
-    return {
-        "client": [
-            pid
-            for pid in processes("predict.py", "--model", str(folder))
-            if pid not in predictors
-        ],
-        "script": processes(".snakemake/scripts", str(folder)),
-        "predictor": predictors,
-        "trainer": jobs,
-        "warm process": warm,
-        "Snakemake": [running.pid] if running.poll() is None else [],
-    }
+    return jobs if kind == "trainer" else warm
 
 
 def everyone(folder: Path, running: "subprocess.Popen[bytes]") -> list[int]:
     """All processes of a run."""
-    found = {pid for pids in living(folder, running).values() for pid in pids}
+    found = {pid for kind in KINDS for pid in living(kind, folder, running)}
     return sorted(found | set(processes(str(folder))) - {os.getpid()})
 
 
@@ -75,13 +105,15 @@ def everyone(folder: Path, running: "subprocess.Popen[bytes]") -> list[int]:
 class Kills:
     """Kills spread over the runs of one study; `finish` lets it come to its end.
 
-    Each kill comes when up to `most_jobs` more jobs have begun.
+    Each kill comes when up to `most_jobs` more jobs have begun. Whom it meets is drawn
+    first, so that those who live for a moment only are met as often as the others.
     """
 
     checkout: Checkout
     targets: tuple[str, ...]
     seed: int
-    most_jobs: int = 12
+    most_jobs: int = 4
+    kinds: tuple[str, ...] = tuple(KINDS)
     done: list[tuple[str, str, int]] = field(default_factory=list)
     starts: int = 0
 
@@ -94,18 +126,14 @@ class Kills:
 
     def cells(self) -> dict[str, tuple[int, int]]:
         """The scores that are there, and which file each of them is."""
-        found = self.checkout.path("results/scores").glob("**/*.json")
-        return {
-            str(path): (status.st_ino, status.st_mtime_ns)
-            for path in found
-            if (status := path.stat())
-        }
+        found = {}
+        for path in self.checkout.path("results/scores").glob("**/*.json"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found[str(path)] = (status.st_ino, status.st_mtime_ns)
+        return found
 
-    def logs(self) -> int:
-        """How far a study is: jobs that have begun."""
-        return sum(1 for _ in self.checkout.path("logs").glob("**/*.log"))
-
-    def run(self, number: int, per_start: int = 3) -> None:
+    def run(self, number: int) -> None:
         """Start the study and kill, again and again, until `number` kills are done.
 
         Ends early when the study is at its end: the caller starts another.
@@ -114,9 +142,8 @@ class Kills:
             running = self.checkout.start(*self.targets)
             self.starts += 1
             try:
-                for _ in range(self._random.randint(1, per_start)):
-                    if len(self.done) == number or not self._kill(running):
-                        break
+                while len(self.done) < number and running.poll() is None:
+                    self._kill(running)
                 self._wait(running)
             finally:
                 if running.poll() is None:
@@ -131,32 +158,37 @@ class Kills:
         assert result.returncode == 0, f"{self}\n{result.stdout[-6000:]}"
         return result.stdout
 
-    def _kill(self, running: "subprocess.Popen[bytes]") -> bool:
-        """Wait for a random moment and kill someone; False when the run ends before."""
-        jobs = self.logs() + self._random.randint(0, self.most_jobs)
-        later = self._random.random()
-        if not self._until(running, lambda: self.logs() >= jobs, 20.0):
-            return False
+    def _kill(self, running: "subprocess.Popen[bytes]") -> None:
+        """Wait for a random moment and kill someone, unless nobody of his kind comes or
+        the run ends before."""
+        jobs = begun(self.checkout) + self._random.randint(0, self.most_jobs)
+        kind, number = self._random.choice(self.kinds), self._random.choice(SIGNALS)
+        later = self._random.uniform(0, KINDS[kind])
+        self._until(running, lambda: begun(self.checkout) >= jobs, 20.0)
+
+        def found() -> list[int]:
+            return living(kind, self.checkout.folder, running)
+
+        self._until(running, lambda: bool(found()), _SECONDS_TO_FIND)
         time.sleep(later)
-        known = living(self.checkout.folder, running)
-        kinds = [kind for kind, pids in known.items() if pids]
-        if running.poll() is not None or not kinds:
-            return False
-        kind, number = self._random.choice(kinds), self._random.choice(SIGNALS)
+        pids = found()
+        if running.poll() is not None or not pids:
+            return
         before, now = self.cells(), time.time_ns()
-        pid = self._random.choice(known[kind])
-        send(number, [pid])
-        self.done.append((kind, number.name, self.logs()))
+        try:
+            os.kill(self._random.choice(pids), number)
+        except ProcessLookupError:
+            return
+        self.done.append((kind, number.name, begun(self.checkout)))
         unfinished = self._unfinished()
         for path, file in before.items():
             if now - file[1] > _SECONDS_TO_BE_NOTED * 1e9:
                 self._written[path] = file
                 if path not in unfinished:
                     self._noted[path] = file
-        if kind == "Snakemake" and number == signal.SIGTERM:
-            # It waits for its jobs, and so do we.
-            return False
-        return running.poll() is None
+        if kind == "Snakemake":
+            # At SIGTERM it waits for its jobs, and so do we.
+            self._wait(running)
 
     def _unfinished(self) -> set[str]:
         """Outputs of jobs that Snakemake has begun and not noted as complete."""
@@ -180,13 +212,11 @@ class Kills:
     @staticmethod
     def _until(
         running: "subprocess.Popen[bytes]", happens: Callable[[], bool], seconds: float
-    ) -> bool:
+    ) -> None:
+        """Wait until that happens, the time is over or the run at its end."""
         deadline = time.monotonic() + seconds
-        while not happens() and time.monotonic() < deadline:
-            if running.poll() is not None:
-                return False
+        while time.monotonic() < deadline and running.poll() is None and not happens():
             time.sleep(0.02)
-        return True
 
     @staticmethod
     def _wait(running: "subprocess.Popen[bytes]") -> None:

@@ -6,13 +6,16 @@ megabytes cannot be mounted.
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,14 @@ from casesim.files import atomic_path
 from casesim.images import write_nifti
 from casesim.nnunet import checkpoints
 from casesim.nnunet.files import write_json
-from workflow.conftest import Checkout
+from workflow.conftest import Checkout, wait_for
 
-from .conftest import FULL, TARGETS, TINY, tables
+from .conftest import FULL, SEED, TARGETS, TINY, tables
+from .kills import begun, has_begun
+
+ROOM = 256 << 10
+TIMES_FULL = 8
+SECONDS_FULL = 15.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as on Linux")
 
@@ -179,7 +187,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "casesim", str(disk)],
+        ["mount", "-t", "tmpfs", "-o", "size=256m", "casesim", str(disk)],
         capture_output=True,
         text=True,
     )
@@ -189,35 +197,61 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def resize(disk: Path, kilobytes: int) -> None:
+def resize(disk: Path, kilobytes: int) -> bool:
+    """Whether it could be done: not to less than what is there by now."""
     options = f"remount,size={kilobytes}k"
-    subprocess.run(["mount", "-o", options, str(disk)], check=True)
+    command = ["mount", "-o", options, str(disk)]
+    return not subprocess.run(command, stderr=subprocess.DEVNULL).returncode
+
+
+def fill(disk: Path, left: int) -> None:
+    """Leave so many kilobytes of room."""
+    for _ in range(50):
+        state = os.statvfs(disk)
+        used = (state.f_blocks - state.f_bfree) * state.f_frsize // 1024
+        if resize(disk, used + left):
+            return
+    raise AssertionError("somebody writes too fast")
 
 
 @pytest.mark.skipif(not FULL, reason="make reliability")
-@pytest.mark.timeout(3 * 3600)
+@pytest.mark.timeout(3600)
 def test_study_on_a_disk_that_is_full_again_and_again(
-    undisturbed: Checkout, small_disk: Path, count: Counter[str]
+    undisturbed: Checkout, small_disk: Path, tmp_path: Path, count: Counter[str]
 ) -> None:
-    """Room comes by and by: each start gets a little further."""
+    """Its room is gone at random moments, and there again when a job has failed."""
+    draw = random.Random(SEED)
     checkout = Checkout(small_disk / "study", TINY)
-    state = os.statvfs(small_disk)
-    size = (state.f_blocks - state.f_bfree) * state.f_frsize // 1024 + 600
-    failed = []
-    for _ in range(40):
-        resize(small_disk, size)
-        result = checkout.run(*TARGETS)
-        if result.returncode == 0:
+    # What Snakemake prints goes to a terminal, which has no disk.
+    log = tmp_path / "started.log"
+    checkout.path("started.log").symlink_to(log)
+    filled = failed = 0
+    for _ in range(2 * TIMES_FULL):
+        running = checkout.start(*TARGETS)
+        while running.poll() is None and filled < TIMES_FULL:
+            enough = begun(checkout) + draw.randint(1, 8)
+            wait_for(partial(has_begun, checkout, running, enough))
+            fill(small_disk, left=draw.choice((0, 4, 64, 512)))
+            filled += 1
+            told, deadline = failures(log), time.monotonic() + SECONDS_FULL
+            while failures(log) == told and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert resize(small_disk, ROOM)
+        if not running.wait(900):
             break
-        failed.append(result.stdout)
-        size += 1500
+        failed += 1
     else:
-        pytest.fail(failed[-1][-3000:])
-    count["starts on a disk that was full"] += len(failed)
+        pytest.fail(log.read_text()[-3000:])
+    count["times that the disk was full under a study"] += filled
+    count["starts that ended since the disk was full"] += failed
     assert failed
-    resize(small_disk, 64 << 10)
     assert tables(checkout) == tables(undisturbed)
     left = list(checkout.path("results").rglob(".tmp-*"))
     assert not left
     scores = checkout.path("results/scores").glob("**/*.json")
     assert all(json.loads(score.read_text()) for score in scores)
+
+
+def failures(log: Path) -> int:
+    """Jobs that have failed, by what Snakemake has printed."""
+    return log.read_text(errors="replace").count("Error in ")

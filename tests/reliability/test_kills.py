@@ -18,15 +18,14 @@ from .conftest import FULL, SEED, TARGETS, TINY, tables
 from .kills import STAGES, Kills, go_back, seeds
 
 KILLS = int(os.environ.get("RELIABILITY_KILLS", "100"))
-PER_STUDY = 20
+PER_STUDY = 25
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def note(kills: Kills, count: Counter[str]) -> None:
-    """Print and count what was done; no cell that Snakemake had noted is lost."""
-    print(kills)
-    count["kills survived"] += len(kills.done)
+def outcome(kills: Kills) -> Counter[str]:
+    """Counts of what was done; no cell that Snakemake had noted may be lost."""
+    count = Counter({"kills survived": len(kills.done)})
     for kind, how, _ in kills.done:
         count[f"kills of {kind}, {how}"] += 1
     again, lost = kills.computed_again()
@@ -38,6 +37,7 @@ def note(kills: Kills, count: Counter[str]) -> None:
     wait_for(lambda: not processes("casesim", folder), seconds=60)
     half = list(kills.checkout.path("results").rglob(".tmp-*"))
     count["hidden files left behind"] += len(half)
+    return count
 
 
 @pytest.mark.skipif(not FULL, reason="make reliability")
@@ -54,13 +54,13 @@ def test_many_kills_from_beginning_to_end(
         checkout = Checkout(tmp_path / f"study_{seed}", TINY)
         checkout.take_results(undisturbed)
         go_back(checkout, stage)
-        print(f"From where {stage}:")
         kills = Kills(checkout, TARGETS, seed)
         kills.run(min(KILLS - done, PER_STUDY))
         kills.finish()
-        note(kills, count)
+        print(f"From where {stage}: {kills}")
+        counted = outcome(kills)
         assert tables(checkout) == expected, kills
-        count["studies"] += 1
+        count.update({**counted, "studies killed again and again": 1})
         done += len(kills.done)
         shutil.rmtree(checkout.folder)
 

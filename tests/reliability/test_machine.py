@@ -21,12 +21,12 @@ import pytest
 from workflow.conftest import Checkout, succeeded, wait_for
 
 from .conftest import FULL, MATRIX, SEED, TARGETS, TINY, tables
-from .kills import STAGES, Kills, everyone, go_back
+from .kills import STAGES, Kills, begun, everyone, has_begun
 from .power import Journal, cut
-from .test_kills import note
+from .test_kills import outcome
 
 CUTS = 2
-TIMES_EMPTIED = 4
+TIMES_EMPTIED = 8
 HOUR = 3600
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -45,18 +45,6 @@ def kill_all(checkout: Checkout, running: "subprocess.Popen[bytes]") -> None:
         running.poll()
         time.sleep(0.02)
     running.wait()
-
-
-def jobs(checkout: Checkout) -> int:
-    """How many jobs have begun."""
-    return sum(1 for _ in checkout.path("logs").glob("**/*.log"))
-
-
-def stands_at(
-    checkout: Checkout, running: "subprocess.Popen[bytes]", number: int
-) -> bool:
-    """Whether so many jobs have begun, or the run is at its end."""
-    return jobs(checkout) >= number or running.poll() is not None
 
 
 def shift(checkout: Checkout, seconds: float) -> int:
@@ -88,8 +76,10 @@ def test_a_kill_and_a_power_cut(
     with monkeypatch.context() as patch:
         for name, value in journal.environment.items():
             patch.setenv(name, value)
-        kills = Kills(checkout, (MATRIX,), SEED, most_jobs=2)
+        # Of another's death the run would come to its end, and leave nothing to cut.
+        kills = Kills(checkout, (MATRIX,), SEED, most_jobs=2, kinds=("Snakemake",))
         kills.run(1)
+        assert kills.done
         began = time.time()
         running = checkout.start(MATRIX)
         try:
@@ -99,42 +89,68 @@ def test_a_kill_and_a_power_cut(
     unsynced = [path for path in journal.unsynced(checkout) if row in path.parents]
     assert not unsynced, "a cell had its name before it was on the disk"
     lost = cut(checkout, journal, random.Random(SEED), began)
-    count["files lost or cut off by a power cut"] += sum(lost.values())
     succeeded(checkout.run(MATRIX))
+    count.update(outcome(kills))
     count["power cuts survived"] += 1
-    note(kills, count)
+    count["files lost or cut off by a power cut"] += sum(lost.values())
     assert checkout.path(MATRIX).read_bytes() == finished.path(MATRIX).read_bytes()
+
+
+def stage_of(checkout: Checkout) -> str:
+    """What of a study is done."""
+    results = checkout.path("results")
+    preprocessed = results.glob("nnunet/preprocessed/*/*_2d/*_seg.b2nd")
+    if checkout.path(MATRIX).exists():
+        return "the matrix is there"
+    if len(list(results.glob("models/finetuned/*/plans.json"))) >= 2:
+        return "half of the models are fine-tuned"
+    if (results / "models/base/plans.json").exists():
+        return "the base model is trained"
+    if len(list(preprocessed)) == TINY["cohort"]["pool"] + 1:
+        return "cases are imported"
+    return "nothing is done"
+
+
+def stands_at(
+    checkout: Checkout, running: "subprocess.Popen[bytes]", stage: int
+) -> bool:
+    """Whether a stage is reached, by its number, or the run is at its end."""
+    reached = list(STAGES).index(stage_of(checkout))
+    return reached >= stage or running.poll() is not None
 
 
 @pytest.mark.skipif(not FULL, reason="make reliability")
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("stage", STAGES)
 def test_power_cuts_at_every_stage(
     undisturbed: Checkout,
     tmp_path: Path,
     count: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
-    stage: str,
 ) -> None:
-    draw = random.Random(f"{SEED} {stage}")
+    """One study, in which the power fails in each stage."""
+    draw = random.Random(SEED)
     checkout = Checkout(tmp_path / "study", TINY)
-    checkout.take_results(undisturbed)
-    go_back(checkout, stage)
-    copied = time.time()
     journal = Journal(tmp_path / "journal")
     for name, value in journal.environment.items():
         monkeypatch.setenv(name, value)
-    for _ in range(CUTS):
-        before, began = jobs(checkout), time.time()
-        enough = before + draw.randint(1, 8)
+    stages = list(STAGES)
+    for stage in [stage for stage in stages for _ in range(CUTS)]:
+        began = time.time()
         running = checkout.start(*TARGETS)
         try:
-            wait_for(partial(stands_at, checkout, running, enough))
+            # After a cut a study may be back in the stage before.
+            wait_for(
+                partial(stands_at, checkout, running, stages.index(stage)), seconds=900
+            )
+            enough = begun(checkout) + draw.randint(0, 6)
+            wait_for(partial(has_begun, checkout, running, enough))
             time.sleep(draw.random())
+            assert running.poll() is None, checkout.path("started.log").read_text()
+            where = stage_of(checkout)
         finally:
             kill_all(checkout, running)
         lost = cut(checkout, journal, draw, began)
-        print(f"Cut after {jobs(checkout) - before} jobs: {lost}")
+        print(f"Cut where {where}, after {begun(checkout)} jobs: {lost}")
         count["power cuts survived"] += 1
         count["files lost or cut off by a power cut"] += sum(lost.values())
     succeeded(checkout.run(*TARGETS))
@@ -144,9 +160,7 @@ def test_power_cuts_at_every_stage(
     unsynced = [
         path
         for path in journal.unsynced(checkout)
-        if results in path.parents
-        and results / "benchmarks" not in path.parents
-        and path.stat().st_ctime > copied
+        if results in path.parents and results / "benchmarks" not in path.parents
     ]
     assert not unsynced
 
@@ -154,22 +168,23 @@ def test_power_cuts_at_every_stage(
 @pytest.mark.skipif(not FULL, reason="make reliability")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("hours", [1, -1])
-@pytest.mark.parametrize("stage", list(STAGES)[1:])
 def test_clock_is_set_at_every_stage(
-    undisturbed: Checkout,
-    tmp_path: Path,
-    count: Counter[str],
-    stage: str,
-    hours: int,
+    undisturbed: Checkout, tmp_path: Path, count: Counter[str], hours: int
 ) -> None:
     """Back: what there is comes from the future; forward: it is older than it was."""
     checkout = Checkout(tmp_path / "study", TINY)
-    checkout.take_results(undisturbed)
-    go_back(checkout, stage)
+    for rule in ("preprocess_case", "train_base", "finetune"):
+        succeeded(checkout.run(*TARGETS, "--until", rule))
+        shift(checkout, hours * HOUR)
+        count["clocks set back or forward"] += 1
+    succeeded(checkout.run(MATRIX))
     shift(checkout, hours * HOUR)
-    succeeded(checkout.run(*TARGETS))
     count["clocks set back or forward"] += 1
+    succeeded(checkout.run(*TARGETS))
     assert tables(checkout) == tables(undisturbed)
+    # What is done is not done again, whatever the clock says.
+    shift(checkout, hours * HOUR)
+    assert "Nothing to be done" in succeeded(checkout.run(*TARGETS))
 
 
 @pytest.mark.skipif(not FULL, reason="make reliability")
@@ -180,38 +195,36 @@ def test_tmp_is_emptied_again_and_again(
     count: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Temporary files and sockets are gone at random moments of a run."""
+    """Temporary files and sockets are gone at random moments of a run.
+
+    Processes finish what they are at: nothing but what had just such a file open fails.
+    """
     draw = random.Random(SEED)
-    places = {name: tmp_path / name for name in ("TMPDIR", "XDG_RUNTIME_DIR")}
     # The path of a socket is short.
     short = Path(f"/tmp/cs-{os.getpid()}")
-    places["XDG_RUNTIME_DIR"] = short
+    places = {"TMPDIR": tmp_path / "tmp", "XDG_RUNTIME_DIR": short}
     for name, path in places.items():
         path.mkdir(mode=0o700)
         monkeypatch.setenv(name, str(path))
     checkout = Checkout(tmp_path / "study", TINY)
-    checkout.take_results(undisturbed)
-    go_back(checkout, "the base model is trained")
     emptied = failed = 0
     try:
-        for _ in range(20):
-            enough = jobs(checkout) + draw.randint(1, 6)
+        for _ in range(2 * TIMES_EMPTIED):
             running = checkout.start(*TARGETS)
-            wait_for(partial(stands_at, checkout, running, enough))
-            time.sleep(draw.random())
-            for entry in [e for path in places.values() for e in path.iterdir()]:
-                if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
-            emptied += 1
-            if running.wait(900):
-                failed += 1
-                print(checkout.path("started.log").read_text()[-3000:])
-            elif emptied < TIMES_EMPTIED:
-                go_back(checkout, "the base model is trained")
-            else:
+            while running.poll() is None and emptied < TIMES_EMPTIED:
+                enough = begun(checkout) + draw.randint(1, 8)
+                wait_for(partial(has_begun, checkout, running, enough))
+                time.sleep(draw.random())
+                for entry in [e for path in places.values() for e in path.iterdir()]:
+                    if entry.is_dir():
+                        shutil.rmtree(entry, ignore_errors=True)
+                    else:
+                        entry.unlink(missing_ok=True)
+                emptied += 1
+            if not running.wait(900):
                 break
+            failed += 1
+            print(checkout.path("started.log").read_text()[-3000:])
         else:
             pytest.fail("it does not get to its end")
     finally:

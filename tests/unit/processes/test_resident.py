@@ -349,6 +349,26 @@ def test_server_whose_socket_vanished_ends(host: Host) -> None:
     wait_until(lambda: not is_alive(host.served_by()), 10)
 
 
+def test_emptied_tmp_costs_no_cell(host: Host) -> None:
+    """Who waits is served, beside a successor whose files stay its own."""
+    host.pretend_to_have_a_gpu()
+    first = host.start("hold", "c1")
+    wait_until(lambda: host.said("run c1"))
+    waiting = host.start("m", "c2")
+    wait_until(lambda: host.said("prefetch c2"))
+    shutil.rmtree(host.sockets)
+    # A new process, while the old one is still at work.
+    assert host.run("m", "c3")[0] == 0
+    (host.folder / "go").touch()
+    for client in (first, waiting):
+        assert client.wait(SECONDS) == 0
+    old, new = host.served_by("c1"), host.served_by("c3")
+    assert host.served_by("c2") == old != new
+    wait_until(lambda: not is_alive(old), 10)
+    assert host.run("m", "c4")[0] == 0
+    assert host.served_by("c4") == new
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_terminated_server_leaves_nothing(host: Host, number: int) -> None:
     host.run()

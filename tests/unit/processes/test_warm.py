@@ -4,6 +4,7 @@ The jobs take no time; see `test_warm_training` for real ones.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -290,6 +291,22 @@ def test_idle_warm_process_ends_and_leaves_nothing(host: Host) -> None:
     assert job.wait(SECONDS) == 0
     wait_until(lambda: not is_alive(parent), 10)
     assert not list(host.sockets.iterdir())
+
+
+def test_emptied_tmp_costs_no_job(host: Host) -> None:
+    """A training goes on beside a successor whose files stay its own."""
+    job = host.start("hold")
+    child, parent = host.begun()
+    shutil.rmtree(host.sockets)
+    assert host.run("say", "other", text="a")[0] == 0
+    successor = host.notes("say")[0][1]
+    assert is_alive(child)
+    assert successor != parent
+    (host.folder / "go").touch()
+    assert job.wait(SECONDS) == 0
+    wait_until(lambda: not is_alive(parent), 10)
+    assert host.run("say", "another", text="b")[0] == 0
+    assert host.notes("say")[1][1] == successor
 
 
 def test_jobs_that_start_at_once_start_one_process(host: Host) -> None:

@@ -118,12 +118,13 @@ def reserve(number: int, shared: bool = False) -> Slot:
     that the first is left to the predictor while there are others. Raises `UserError`
     when none is free for a day.
     """
-    folder = locks.private_folder()
     given = number > 0 or any(map(os.environ.get, _GIVEN_BY_SLURM))
     gpus = visible_gpus() if given else []
     places = range(1 if shared else slots_of_a_gpu())[::-1]
     wait = None
     while True:
+        # Who empties /tmp takes it away, and it is made anew.
+        folder = locks.private_folder()
         for name, gpu in _slots(gpus, places):
             lock = locks.try_lock(os.path.join(folder, f"{name}.device"))
             # A lock is not made shared in one step: another job can come in between.

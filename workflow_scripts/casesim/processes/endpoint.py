@@ -195,16 +195,14 @@ class Endpoint:
         """Whether nobody has needed this process for a while."""
         return time.monotonic() - self._last_use > IDLE_SECONDS
 
-    def is_needed(self) -> bool:
-        """Whether the owner lives and jobs can find the socket."""
+    def is_owned(self) -> bool:
+        """Whether the owner lives."""
         pid, started = self._owner
         owner = process_information(int(pid))
-        if owner is None or owner[1] != started:
-            return False
-        # After `last_connections` there is no socket to be found.
-        return self.listener.fileno() < 0 or self._is_listening()
+        return owner is not None and owner[1] == started
 
-    def _is_listening(self) -> bool:
+    def is_found(self) -> bool:
+        """Whether jobs can find the socket: who empties /tmp takes it away."""
         try:
             return self._socket_path.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -213,9 +211,14 @@ class Endpoint:
     def last_connections(self) -> list[socket.socket]:
         """Take the socket away, and give those that had connected before.
 
-        Later ones start a process of their own.
+        Later ones start a process of their own. Where somebody else has taken it away,
+        they may do so at once, while this process finishes what it is at.
         """
-        self._socket_path.unlink(missing_ok=True)
+        if self.is_found():
+            self._socket_path.unlink()
+        else:
+            self._files.clear()
+            self.close_lock()
         self.listener.setblocking(False)
         connections = []
         with suppress(BlockingIOError):
@@ -225,10 +228,15 @@ class Endpoint:
         return connections
 
     def close_lock(self) -> None:
-        """For a forked child, which must not hold the parent's place when that dies."""
-        os.close(self._lock)
+        """Let others have this process's place, which a forked child must not hold."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def remove_files(self) -> None:
+        """Leave nothing behind; a successor's files, at the same place, are its own."""
+        if self.listener.fileno() >= 0 and not self.is_found():
+            return
         for file in self._files:
             file.unlink(missing_ok=True)
 

@@ -6,8 +6,8 @@ arguments)` there reads a request, and `make_predictor(device)` returns a `Predi
 One request is computed at a time, in the main thread. Other threads accept requests,
 load the cases and models of those that wait while the present one computes, and look
 after the end: the process goes when its owner (see `service.find_owner`) is gone, when
-nobody has asked for anything for ten minutes, when its socket has vanished, or at
-SIGTERM.
+nobody has asked for anything for ten minutes, when its socket has vanished and those
+who wait are served, or at SIGTERM.
 """
 
 from __future__ import annotations
@@ -151,14 +151,19 @@ class Server:
 
     def _watch(self) -> None:
         """See to it that the server ends when nobody needs it any more."""
-        while not self._end.wait(SECONDS_BETWEEN_LOOKS):
-            if not self._endpoint.is_needed():
+        while True:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if not self._endpoint.is_owned():
                 # The handler's SystemExit lets a file being written be removed.
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(_SECONDS_TO_STOP)
                 os._exit(1)
+            if self._end.is_set():
+                continue
             busy = self._computing or not self._waiting.empty()
-            if not busy and self._endpoint.is_idle():
+            idle = not busy and self._endpoint.is_idle()
+            # Those who wait are served first, whoever has emptied /tmp.
+            if idle or not self._endpoint.is_found():
                 self._end.set()
 
 

@@ -85,6 +85,8 @@ class Server:
                 self._wait()
                 if not self._children and self._endpoint.is_idle():
                     break
+                if not self._endpoint.is_found():
+                    break  # the jobs that run are not to suffer from that
             for connection in self._endpoint.last_connections():
                 if self._ending:
                     connection.close()
@@ -125,7 +127,7 @@ class Server:
             except OSError as error:
                 # No descriptor is free, say: the children must not end for that.
                 print(f"A request was not accepted: {error}", flush=True)
-        if not self._endpoint.is_needed():
+        if not self._endpoint.is_owned():
             self._ending = True
         if self._ending:
             self._stop_children()
