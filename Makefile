@@ -36,10 +36,23 @@ reliability: setup
 	  pytest tests/reliability
 	$(BIN)/python docs/reliability_table.py reliability.json
 
-lint: setup
+LINTERS = ruff mypy snakefmt hadolint snakemake
+.PHONY: $(LINTERS:%=lint-%)
+
+lint: $(LINTERS:%=lint-%)
+
+lint-ruff: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-mypy: setup
 	$(BIN)/mypy
+
+lint-snakefmt: setup
 	$(BIN)/snakefmt --check Snakefile rules
+
+lint-hadolint: setup
 	$(BIN)/hadolint Dockerfile
+
+lint-snakemake: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint

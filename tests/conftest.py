@@ -92,6 +92,14 @@ def own_sockets() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def modules_are_compiled_once() -> Iterator[None]:
+    """Not by each of the many processes that tests start, in folders of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The whole workflow on the smallest cohort, run once: by the worker that is first.

@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
+from workflow import forked
 from workflow.conftest import Checkout
 
 from .cluster import Cluster, why_not
@@ -20,9 +20,9 @@ FASTPOLL = Path(__file__).with_name("fastpoll.py")
 FOR_TESTS = [
     *("--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "1"),
     "--slurm-keep-successful-logs",
-    # As in the local run, whose matrix is the same to the last digit then: the nodes'
-    # GPUs cannot compute.
-    *("--max-threads", "1"),
+    # As many as a machine must have. The nodes' GPUs cannot compute: so jobs have one
+    # thread, and the matrix is that of a local run to the last digit.
+    *("--max-threads", "2"),
 ]
 MATRIX = "results/similarity/matrix.tsv"
 
@@ -51,26 +51,34 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 class ClusterCheckout(Checkout):
     """A checkout whose runs go to the cluster, with the profile as users have it."""
 
-    def command(self, *arguments: str, configs: Any = ()) -> list[str]:
-        own = ["config/config.yaml", "test.yaml"] if self.config else []
-        files = [*own, *configs]
-        return [
-            *(sys.executable, str(FASTPOLL), "--profile", "profiles/slurm"),
-            *FOR_TESTS,
-            *arguments,
-            *(["--configfile", *files] if files else []),
-        ]
+    def arguments(self, *arguments: str, configs: Sequence[str] = ()) -> list[str]:
+        _, _, *given = super().arguments(*arguments, configs=configs)
+        return ["--profile", "profiles/slurm", *FOR_TESTS, *given]
 
-    def run_locally(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """The same folder, without the cluster."""
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(FASTPOLL), *self.arguments(*arguments)]
+
+    def run(
+        self, *arguments: str, configs: Sequence[str] = ()
+    ) -> "subprocess.CompletedProcess[str]":
+        if "-n" in arguments:
+            return super().run(*arguments, configs=configs)
         return subprocess.run(
-            Checkout.command(self, *arguments),
+            [
+                sys.executable,
+                str(FASTPOLL),
+                *self.arguments(*arguments, configs=configs),
+            ],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
+
+    def run_locally(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """The same folder, without the cluster."""
+        return forked.run(Checkout.arguments(self, *arguments), self.folder)
 
     def log(self) -> str:
         """What a started run has said so far."""

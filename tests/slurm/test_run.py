@@ -160,8 +160,7 @@ def test_a_killed_predictor_costs_no_cell(outcome: Outcome) -> None:
     assert {job.state for job in outcome.tasks("cells_")} == {"COMPLETED"}
     logs = outcome.checkout.path("logs/predict").rglob("*.log")
     said = [log for log in logs if "ended in the middle" in log.read_text()]
-    # With one thread each, several cells of its submission wait for it at a time.
-    assert len({log.parent for log in said}) <= 1
+    assert len(said) <= 1
     restarted = Counter(
         seen.job
         for seen in {(s.kind, s.pid, s.job): s for s in outcome.seen}.values()

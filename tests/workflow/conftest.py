@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from . import forked
+
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("CASESIM_SHARED", ROOT.parent / "shared"))
 WORKFLOW = ["Snakefile", "rules", "envs", "config", "profiles", "workflow_scripts"]
@@ -63,30 +65,23 @@ class Checkout:
                 shutil.copy2(source, target)
         (self.folder / "test.yaml").write_text(yaml.safe_dump(self.config))
 
-    def command(self, *arguments: str, configs: Sequence[str] = ()) -> list[str]:
-        # Several workers test at a time, and each core more has a predictor to start.
-        snakemake = [sys.executable, "-m", "snakemake", "--cores", "1"]
-        # The tests' own settings are laid over the demo's.
+    def arguments(self, *arguments: str, configs: Sequence[str] = ()) -> list[str]:
+        """What Snakemake is given: `configs` are laid over the checkout's own config,
+        which is laid over the demo's."""
         own = ["config/config.yaml", "test.yaml"] if self.config else []
         files = [*own, *configs]
         given = ["--configfile", *files] if files else []
-        return [*snakemake, *arguments, *given]
+        # Several workers test at a time, and each core more has a predictor to start.
+        return ["--cores", "1", *arguments, *given]
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", *self.arguments(*arguments)]
 
     def run(
         self, *arguments: str, configs: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake to its end; stdout and stderr together.
-
-        `configs` are laid over the checkout's own config.
-        """
-        return subprocess.run(
-            self.command(*arguments, configs=configs),
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        """Run Snakemake to its end; stdout and stderr together."""
+        return forked.run(self.arguments(*arguments, configs=configs), self.folder)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start Snakemake in a process group of its own."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,33 @@ def voxels(path: Path) -> np.ndarray:
     return np.asarray(image.dataobj)
 
 
+def predict_by_command(images: Path, model: Path, folder: Path, *more: str) -> None:
+    """nnU-Net's `nnUNetv2_predict` on a CPU, for all cases of a folder of images.
+
+    In one process: each more would import nnU-Net for itself.
+    """
+    with tempfile.TemporaryDirectory() as results:
+        # Where nnU-Net's training would have left it.
+        place = Path(results, "Dataset001_Cohort/nnUNetTrainer__nnUNetPlans__2d")
+        place.parent.mkdir()
+        place.symlink_to(model.resolve())
+        subprocess.run(
+            [
+                str(Path(sys.executable).with_name("nnUNetv2_predict")),
+                *("-i", str(images), "-o", str(folder), "-d", place.parent.name),
+                *("-c", "2d", "-f", "all", "-device", "cpu"),
+                *("-npp", "0", "-nps", "0", *more),
+            ],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "nnUNet_results": results, "nnUNet_compile": "f"},
+        )
+
+
 def predicted_by_command(
     study: Checkout, model: str, case: str, folder: Path, *more: str
 ) -> np.ndarray:
-    """The label map of `nnUNetv2_predict_from_modelfolder`, without mirroring.
+    """The label map of nnU-Net's command for one case, without mirroring.
 
     `model` is a folder below results/models; the label map stays in `folder`.
     """
@@ -32,18 +56,8 @@ def predicted_by_command(
     images.mkdir()
     for image in study.path(RAW, "imagesTr").glob(f"{case}_*.nii.gz"):
         (images / image.name).symlink_to(image)
-    program = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
-    subprocess.run(
-        [
-            str(program),
-            *("-i", str(images), "-o", str(folder), "-f", "all"),
-            *("-m", str(study.path("results/models", model))),
-            *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", *more),
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "nnUNet_compile": "f"},
-    )
+    model_folder = study.path("results/models", model)
+    predict_by_command(images, model_folder, folder, "--disable_tta", *more)
     return voxels(folder / f"{case}.nii.gz")
 
 

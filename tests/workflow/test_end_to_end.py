@@ -1,10 +1,7 @@
 """A small cohort from the first rule to the last figure, and what it leaves behind."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from casesim.processes.devices import visible_gpus
 from casesim.similarity import kinds
 
 from .conftest import ROOT, Checkout, processes, succeeded, wait_for
+from .independent import predict_by_command
 from .test_dry_run import job_counts
 
 # Without phantom_005, and with the two that have a defect.
@@ -160,17 +158,7 @@ def test_nnunet_s_own_command_predicts_the_same(
     for case in cases:
         for image in (raw / "imagesTr").glob(f"{case}_*.nii.gz"):
             (inputs / image.name).symlink_to(image)
-    command = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
-    subprocess.run(
-        [
-            *(str(command), "-i", str(inputs), "-o", str(tmp_path / "out")),
-            *("-m", str(model), "-f", "all", "-device", "cpu"),
-            *("-npp", "1", "-nps", "1"),
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "nnUNet_compile": "f"},
-    )
+    predict_by_command(inputs, model, tmp_path / "out")
     pool = pd.read_csv(finished.path("results/cohort.tsv"), sep="\t").query(
         "role == 'pool'"
     )

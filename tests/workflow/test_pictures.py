@@ -1,10 +1,7 @@
 """Colour pictures in two dimensions, against nnU-Net's own command on the pictures."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from casesim.cohort.loading import load_cohort
 from casesim.cohort.phantom import patient
 
 from .conftest import Checkout, succeeded
+from .independent import predict_by_command
 
 CONFIG: dict[str, Any] = {
     "cohort": {"source": "nnunet", "pool": 4, "train_cases": 3, "held_out": 1},
@@ -112,17 +110,8 @@ def test_nnunet_predicts_the_same_from_the_pictures(
     }.items():
         path = model / f"{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    command = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
-    subprocess.run(
-        [
-            *(str(command), "-i", str(study.folder.parent / "data/imagesTr")),
-            *("-o", str(tmp_path / "out"), "-m", str(model), "-f", "all"),
-            *("-device", "cpu", "-npp", "1", "-nps", "1"),
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "nnUNet_compile": "f"},
-    )
+    images = study.folder.parent / "data/imagesTr"
+    predict_by_command(images, model, tmp_path / "out")
     cases = pd.read_csv(study.path("results/cohort.tsv"), sep="\t")["case"]
     assert len(cases) == 5
     found = 0

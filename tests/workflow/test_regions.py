@@ -16,6 +16,7 @@ from casesim.cohort.importing import import_case
 from casesim.cohort.loading import load_cohort
 
 from .conftest import Checkout, succeeded
+from .independent import predict_by_command
 
 REGIONS = {"whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
 IGNORE = 4
@@ -133,12 +134,7 @@ def test_nnunet_predicts_and_evaluates_the_same(
             (tmp_path / "in" / image.name).symlink_to(image)
         reference = tmp_path / "reference" / f"{case}.nii.gz"
         reference.symlink_to(label_map(study, case))
-    run(
-        study,
-        *("nnUNetv2_predict_from_modelfolder", "-i", str(tmp_path / "in")),
-        *("-o", str(tmp_path / "out"), "-m", str(model), "-f", "all"),
-        *("-device", "cpu", "-npp", "1", "-nps", "1"),
-    )
+    predict_by_command(tmp_path / "in", model, tmp_path / "out")
     for case in cases:
         ours = voxels(study.path(f"results/predictions/base/{case}.nii.gz"))
         theirs = voxels(tmp_path / f"out/{case}.nii.gz")

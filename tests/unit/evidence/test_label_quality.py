@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cleanlab.segmentation.rank import get_label_quality_scores
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,9 +109,11 @@ def test_a_cascade_is_judged_by_its_second_stage(
         fold=1,
         foreground={name: number for name, number in LABELS.items() if number},
         options={"mirroring": False},
-        threads=1,
+        threads=4,
         gpu=0,
     )
+    # On a CPU one, whatever the job has been given.
+    assert torch.get_num_threads() == 1
     score = json.loads((tmp_path / "score.json").read_text())
     _, labels, _ = preprocessing.load_preprocessed(stem, with_seg=True)
     assert labels is not None

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from casesim.inference import serving
+from casesim.inference.keeping import Keeper
 
 
 def test_job_of_the_workflows_command_line() -> None:
@@ -33,3 +35,12 @@ def test_job_of_the_workflows_command_line() -> None:
 def test_malformed_regions(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         serving.parse_regions(text)
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 1), ("cuda", 2)])
+def test_what_a_cell_of_more_threads_computes_with(device: str, threads: int) -> None:
+    """Where a cluster's GPU turns out to be unusable, the result is a workstation's."""
+    keeper = Keeper("cpu")
+    keeper.device = torch.device(device)
+    keeper.use_threads(2)
+    assert torch.get_num_threads() == threads

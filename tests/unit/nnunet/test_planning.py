@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
 )
@@ -235,3 +237,11 @@ def test_plans_that_cannot_work_are_not_written(replan: Replan, tmp_path: Path) 
         slices, configuration="2d", gpu_memory_target_gb=8, target_spacing=[1, 1, 1]
     )
     assert min(plans["configurations"]["2d"]["patch_size"]) >= 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are spawned")
+def test_workers_do_not_import_nnunet_anew() -> None:
+    with planning._forked_workers(fingerprint_extractor):
+        context = fingerprint_extractor.multiprocessing.get_context("spawn")
+        assert context.get_start_method() == "fork"
+    assert fingerprint_extractor.multiprocessing is multiprocessing

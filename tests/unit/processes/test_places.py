@@ -40,6 +40,13 @@ def test_a_job_on_each_core_as_far_as_memory_goes(
     assert places.how_many(cores) == number
 
 
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 1), ("cuda:0", 8)])
+def test_only_beside_a_gpu_the_number_of_threads_is_the_job_s(
+    device: str, threads: int
+) -> None:
+    assert places.threads_on(device, 8) == threads
+
+
 def test_jobs_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(places.VARIABLE, "4")
     assert places.share_of_memory() == 0.25

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import model_training
-from casesim.processes import warm
-from casesim.training import jobs
+from casesim.processes import devices, warm
+from casesim.training import cascade, jobs
 
 SCRIPTS = Path(model_training.__file__).parent
 
@@ -79,3 +79,21 @@ def test_what_is_trained_on(
     assert (values["threads"], values["gpu"], values["memory_mb"]) == (1, 1, 16000)
     # Nothing that the job does not take, and all that it needs.
     inspect.signature(jobs.train).bind(**values)
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 1), ("cuda:0", 4)])
+def test_threads_are_the_job_s_on_a_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch, device: str, threads: int
+) -> None:
+    """A device that was asked for may turn out to be the CPU."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(devices, "acquire", lambda number: nullcontext(device))
+    monkeypatch.setattr(cascade, "train", lambda cases, *_, **rest: given.update(rest))
+    jobs.train(
+        *([], "plans.json", "dataset.json", "model", {"seed": 0}),
+        {"checkpoint_minutes": 5, "validate_every": 0},
+        threads=4,
+        gpu=1,
+        memory_mb=1000,
+    )
+    assert (given["device"], given["threads"]) == (device, threads)

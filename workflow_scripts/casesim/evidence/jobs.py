@@ -46,13 +46,13 @@ def label_quality(
     from casesim.inference.surface import Reference
     from casesim.nnunet import checkpoints, preprocessing, stages
     from casesim.nnunet.files import write_json
-    from casesim.processes import devices
+    from casesim.processes import devices, places
 
-    torch.set_num_threads(threads)
     data, labels, properties = preprocessing.load_preprocessed(stem, with_seg=True)
     if labels is None:
         raise ValueError(f"{stem} was preprocessed without its label map")
     with devices.acquire(gpu) as device:
+        torch.set_num_threads(places.threads_on(device, threads))
         model = checkpoints.load_model(checkpoint, device)
         first = None
         if configuration := stages.first_stage(model.configuration):

@@ -123,7 +123,8 @@ class Keeper:
         self._cases.trim()
 
     def use_threads(self, number: int) -> None:
-        """Have torch, and the reading of cases, use so many threads."""
+        """Have torch, and the reading of cases, use so many threads; on a CPU one."""
+        number = places.threads_on(self.device.type, number)
         if self._torch.get_num_threads() != number:
             self._torch.set_num_threads(number)
             self._blosc2.set_nthreads(number)

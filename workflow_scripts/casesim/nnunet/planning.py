@@ -6,11 +6,14 @@ from here should not wait for it.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
@@ -129,7 +132,7 @@ def plan(
     or None), `gpu_memory_target_gb` (None for what nnU-Net documents for the planner)
     and `batch_size` (None for the planner's). With `own_plans`, a file of nnU-Net's,
     nothing is planned: these are taken, with `batch_size` if it is given. The caller
-    needs a main guard: nnU-Net spawns processes.
+    needs a main guard, and no threads: nnU-Net starts processes.
 
     Raises `UserError` when the configuration cannot be had for these images, or when
     plans of one's own were made for others.
@@ -203,17 +206,33 @@ def _make_plans(work: Path, nnunet_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _extract_fingerprint(cases: int, processes: int) -> None:
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor,
-    )
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
 
-    extractor = DatasetFingerprintExtractor(DATASET, processes)
+    extractor = fingerprint_extractor.DatasetFingerprintExtractor(DATASET, processes)
     extractor.show_progress_bar = False
     extractor.num_foreground_voxels_for_intensitystats = min(
         extractor.num_foreground_voxels_for_intensitystats,
         _SAMPLED_VOXELS_PER_CASE * cases,
     )
-    extractor.run(overwrite_existing=True)
+    with _forked_workers(fingerprint_extractor):
+        extractor.run(overwrite_existing=True)
+
+
+@contextmanager
+def _forked_workers(module: Any) -> Iterator[None]:
+    """Have a module of nnU-Net fork its workers: those that it spawns import nnU-Net
+    anew, for seconds each. As it is where a system's own libraries cannot be forked."""
+    if sys.platform != "linux":
+        yield
+        return
+    spawning = module.multiprocessing
+    module.multiprocessing = SimpleNamespace(
+        get_context=lambda method: multiprocessing.get_context("fork")
+    )
+    try:
+        yield
+    finally:
+        module.multiprocessing = spawning
 
 
 def _planner(nnunet_config: Mapping[str, Any]) -> ExperimentPlanner:

@@ -40,6 +40,15 @@ def how_many(cores: int) -> int:
     return max(1, min(cores, available_memory() // _BYTES_OF_A_JOB))
 
 
+def threads_on(device: str, given: int) -> int:
+    """How many of the threads that a job was given it computes with on a device.
+
+    `device` is torch's name of it. On a CPU always the same number: a job may be given
+    more because a GPU was expected that turns out to be unusable, or by a cluster.
+    """
+    return THREADS if device == "cpu" else given
+
+
 def share_of_memory() -> float:
     """The share that a job on the CPU may fill beside others of the same run."""
     return 1 / max(1, int(os.environ.get(VARIABLE) or 1))

@@ -56,7 +56,7 @@ def train(
             plans,
             dataset,
             out_folder=model,
-            threads=threads,
+            threads=places.threads_on(device, threads),
             device=device,
             start_from=start_from,
             memory_mb=memory_mb / 2,
