@@ -13,9 +13,10 @@ from pathlib import Path
 gc.set_threshold(200_000)
 
 # Where this workflow's files are. Snakemake hands its own path for imports on to scripts.
-CHECKOUT = runpy.run_path(workflow.source_path("../workflow_scripts/checkout.py"))[
-    "find_checkout"
-](workflow.current_basedir)
+FINDING = runpy.run_path(workflow.source_path("../workflow_scripts/checkout.py"))
+CHECKOUT = FINDING["find_checkout"](workflow.current_basedir)
+if workflow.is_main_process:
+    FINDING["remove_damaged_modules"](CHECKOUT / "workflow_scripts")
 sys.path.insert(0, str(CHECKOUT / "workflow_scripts"))
 
 from casesim import settings

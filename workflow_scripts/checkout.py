@@ -1,9 +1,15 @@
-"""Where the workflow's files are, found before anything of it can be imported."""
+"""Where the workflow's files are, and that Python can load them, before it does so."""
 
+import marshal
+import sys
 import tarfile
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+# Of a compiled module, before its code.
+_HEADER_BYTES = 16
 
 
 def find_checkout(rules: Any) -> Path:
@@ -32,6 +38,21 @@ def find_checkout(rules: Any) -> Path:
                     files.extractall(whole, filter="data")
             whole.rename(folder)
     return folder
+
+
+def remove_damaged_modules(folder: Path) -> None:
+    """Remove the compiled modules below `folder` that are cut off.
+
+    On a full disk Python writes a part of such a file without noticing (3.11), and a
+    power cut may leave one. No process could import that module any more, now or after
+    there is room again. Those of other versions of Python stay.
+    """
+    for path in folder.rglob(f"__pycache__/*.{sys.implementation.cache_tag}*.pyc"):
+        with suppress(OSError):
+            try:
+                marshal.loads(path.read_bytes()[_HEADER_BYTES:])
+            except (EOFError, ValueError, TypeError):
+                path.unlink()
 
 
 def _refuse_braces(folder: Path) -> None:

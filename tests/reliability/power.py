@@ -52,7 +52,7 @@ class Journal:
         return {tuple(map(int, line.split())) for line in lines}
 
     def unsynced(self, checkout: Checkout) -> list[Path]:
-        """What lies below `results`, `logs` and `.snakemake`, and may not survive."""
+        """What a study has written, and may not survive."""
         synced = self.synced()
         found = []
         for path in _files(checkout):
@@ -69,6 +69,8 @@ def _files(checkout: Checkout) -> list[Path]:
             part = path.relative_to(checkout.folder).parts[1]
             if path.is_file() and not (name == ".snakemake" and part in _NOT_OURS):
                 found.append(path)
+    # Python does not sync what it compiles.
+    found += checkout.path("workflow_scripts").rglob("__pycache__/*.pyc")
     return sorted(found)
 
 
