@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ import pytest
 from casesim.errors import UserError
 from casesim.files import atomic_path
 from casesim.images import write_nifti
-from casesim.nnunet import checkpoints
+from casesim.nnunet import checkpoints, preprocessing
 from casesim.nnunet.files import write_json
 from workflow.conftest import Checkout, wait_for
 
@@ -140,6 +141,35 @@ def test_every_kind_of_file(
     write(path)
     assert path.read_bytes() == whole
     count["writes onto a full disk"] += 2
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_preprocessed_case(tmp_path: Path, share: float, count: Counter[str]) -> None:
+    """Three files in one, which nnU-Net and blosc2 write."""
+    draw = np.random.default_rng(0)
+    data = draw.normal(size=(2, 8, 40, 40)).astype(np.float32)
+    manager: Any = SimpleNamespace(patch_size=(40, 40))
+
+    def save(name: str) -> None:
+        segmentation = np.ones((1, 8, 40, 40), np.int16)
+        preprocessing._save_preprocessed(
+            data, segmentation, {}, manager, tmp_path / name
+        )
+
+    def attempt() -> str:
+        try:
+            save("b")
+        except UserError as error:
+            return f"told: {error}"
+        return "nothing"
+
+    save("a")
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["a.b2nd", "a.pkl", "a_seg.b2nd"]
+    said = in_a_child(attempt, int(share * (tmp_path / "a.b2nd").stat().st_size))
+    assert "b.b2nd cannot be written" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    count["writes onto a full disk"] += 1
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -23,7 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises `UserError` when the disk is full.
     """
     final = Path(path)
-    with _room_for(final):
+    with room_for(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         suffix = "".join(final.suffixes[-2:])
         handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=suffix, dir=final.parent)
@@ -56,7 +56,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def _room_for(path: Path) -> Iterator[None]:
+def room_for(path: Path) -> Iterator[None]:
     """Tell in the user's words that a disk, a quota or a limit is used up."""
     try:
         yield

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
-from casesim.files import atomic_path, sync
+from casesim.files import atomic_path, room_for, sync
 from casesim.nnunet.files import PathLike, damaged, read_json
 from casesim.nnunet.planning import load_plans
 
@@ -159,7 +160,10 @@ def _save_preprocessed(
     blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch_size, seg.itemsize)
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=stem.parent) as folder:
+    with (
+        _blosc2_in_words(Path(f"{stem}.b2nd")),
+        tempfile.TemporaryDirectory(prefix=".tmp-", dir=stem.parent) as folder,
+    ):
         temporary = Path(folder, "case")
         nnUNetDatasetBlosc2.save_case(
             data,
@@ -177,6 +181,19 @@ def _save_preprocessed(
             written.replace(f"{stem}{suffix}")
 
 
+@contextmanager
+def _blosc2_in_words(path: Path) -> Iterator[None]:
+    """Of a full disk blosc2 says "Error while creating the NDArray", and no more."""
+    with room_for(path):
+        try:
+            yield
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} cannot be written ({error}). The disk may be full: make room, "
+                "then start the same command again."
+            ) from None
+
+
 def write_label_map(labels: np.ndarray, path: PathLike) -> None:
     """Write a label map (a, b, c) that a cascade's second stage takes, compressed.
 
@@ -184,7 +201,7 @@ def write_label_map(labels: np.ndarray, path: PathLike) -> None:
     """
     import blosc2
 
-    with atomic_path(path) as temporary:
+    with _blosc2_in_words(Path(path)), atomic_path(path) as temporary:
         blosc2.asarray(labels, urlpath=str(temporary), mode="w")
 
 
