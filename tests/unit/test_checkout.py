@@ -21,7 +21,9 @@ def compiled(folder: Path, name: str) -> Path:
 def say(folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-B", "-c", "import package.a; print(package.a.NAME)"],
-        **{"cwd": folder, "capture_output": True, "text": True},
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
 
 
