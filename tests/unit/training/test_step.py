@@ -100,3 +100,32 @@ def test_the_learning_rate_is_where_a_recorded_iteration_reads_it(
     ours.take_up_lr()
     assert ours._optimizer.param_groups[0]["lr"] is place
     assert float(place) == 0.25
+
+
+def test_an_overflow_in_the_first_iteration_leaves_no_trace(
+    tiny_cohort: TinyCohort, trainer: CaseTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fused optimiser's momentum was then whatever lay in memory."""
+    batches = _batches(trainer, tiny_cohort)[:2]
+    overflow = {**batches[0], "data": batches[0]["data"] * float("inf")}
+    network = copy.deepcopy(trainer.network)
+    optimizer = step.fused_sgd(
+        network.parameters(), trainer.initial_lr, trainer.weight_decay
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    # What is reserved and not written holds NaN.
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        ours = step.Step(network, trainer.loss, optimizer, scaler, CPU)
+        ours(overflow)
+        for weight, before in zip(
+            network.parameters(), trainer.network.parameters(), strict=True
+        ):
+            assert torch.equal(weight, before)
+        assert scaler.get_scale() == 1
+        losses = [float(ours(batch)) for batch in batches]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    expected = [float(trainer.train_step(batch)["loss"]) for batch in batches]
+    assert losses == pytest.approx(expected, rel=1e-4)

@@ -76,6 +76,8 @@ class Step:
             self._layout = compiling.channels_last(network)
             whole = NetworkWithLoss(compiling.for_compiling(network), loss)
             self._loss = torch.compile(whole, backend=compiler, dynamic=False)
+        # After the layout, which they share with the weights.
+        start_momentum(optimizer)
         self._optimizer = optimizer
         self._scaler = scaler if precision == "float16" else None
         self._device = device
@@ -182,3 +184,16 @@ def fused_sgd(
         nesterov=True,
         fused=True,
     )
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum of 0 for weights that have none, which is SGD's first step to the bit.
+
+    The fused optimiser would reserve memory for it in its first step, and leave it as
+    it is where an overflow skips that step: the next one would add what lay there.
+    """
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            state = optimizer.state[weight]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(weight)
