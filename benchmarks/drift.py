@@ -1,23 +1,35 @@
 """How far the losses of a training move when its arithmetic is done in another order.
 
-    python -m benchmarks.drift [--iterations N] [--output docs/benchmarks/drift.md]
+    python -m benchmarks.drift [--iterations N] [--settings 2d:12 ...]
+        [--output docs/benchmarks/drift.md]
 
 A training amplifies what rounding changes. So a compiled iteration can only be asked to
 stay as near to one that is not as other changes of nothing but rounding do: of the
-layout, of the precision. All start from the same weights and get the same batches, of a
-small plan; on the CPU, with one thread, where a repetition is equal bit for bit.
-`benchmarks/training.py` compares losses on a GPU, at real plans.
+layout, of the precision. All start from the same weights and get the same batches.
+
+Without a GPU: a small plan, one thread, and a repetition is equal bit for bit. On a
+GPU: nnU-Net's trainer as it ships and not compiled, and ours in several ways, at the
+real plans of `--settings`, all at once, so that no time may be read from it.
 """
 
 import argparse
 import copy
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import setting as common
-from benchmarks.iterating import Task, dataset, initial_weights, make_batches, plans
-from benchmarks.training import distance
+from benchmarks.iterating import (
+    Task,
+    Worker,
+    dataset,
+    initial_weights,
+    make_batches,
+    plans,
+)
+from benchmarks.training import describe, distance, worker_options
 
 TASK = Task("2d", 4)
 SHAPE = [16, 64, 64]
@@ -37,6 +49,26 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"half": True, "compiler": "inductor", "rounded": True},
     ),
 }
+
+# On a GPU: which trainer, what of it differs from its default, and which others it is
+# compared with.
+NNUNET, EAGER, OURS = "nnU-Net", "nnU-Net, not compiled", "ours, not compiled"
+ON_GPU: dict[str, tuple[str, dict[str, Any]]] = {
+    NNUNET: ("nnunet", {}),
+    f"{NNUNET}, again": ("nnunet", {}),
+    EAGER: ("nnunet", {"eager": True}),
+    OURS: ("ours", {"compiler": None}),
+    f"{OURS}, again": ("ours", {"compiler": None}),
+    f"{OURS}, cuDNN's search": ("ours", {"compiler": None, "search": True}),
+    f"{OURS}, not recorded": ("ours", {"compiler": None, "recorded": False}),
+    "ours": ("ours", {}),
+    "ours, again": ("ours", {}),
+    "ours, rounded as written": ("ours", {"rounded": True}),
+    "ours, layout and norm as written": ("ours", {"as_written": True}),
+    "ours, both as written": ("ours", {"as_written": True, "rounded": True}),
+    "ours, not recorded": ("ours", {"recorded": False}),
+}
+COMPARED_WITH = (NNUNET, EAGER, OURS)
 
 
 class Trainings:
@@ -120,11 +152,81 @@ def report(losses: Mapping[str, Sequence[float]]) -> str:
     return common.table(header, rows)
 
 
+def on_gpu(task: Task, iterations: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """What each training of `ON_GPU` says; all run at once."""
+    from casesim.nnunet.files import write_json
+
+    write_json(folder / f"{task.name}.json", plans(task))
+    workers = {}
+    for number, (name, (side, options)) in enumerate(ON_GPU.items()):
+        place = folder / f"{task.name}-{number}"
+        place.mkdir()
+        options = {**worker_options(folder, task, iterations), **options}
+        if side == "nnunet":
+            # Its compiler keeps its own cache.
+            options["cache"] = str(place)
+        workers[name] = Worker(side, task, place, options)
+    said = {name: worker.read() for name, worker in workers.items()}
+    for worker in workers.values():
+        worker.end()
+    return said
+
+
+def report_gpu(task: Task, said: Mapping[str, Mapping[str, Any]]) -> str:
+    """Distances of means of ten losses from three trainings, and the last loss."""
+    losses = {name: found["losses"] for name, found in said.items()}
+    rows = [
+        [
+            name,
+            *(f"{distance(own, losses[other]):.4f}" for other in COMPARED_WITH),
+            f"{own[1]:.4f}",
+            f"{sum(own[-10:]) / 10:.4f}",
+            f"{said[name]['scale']:g}",
+        ]
+        for name, own in losses.items()
+    ]
+    header = [
+        "training",
+        *(f"from {other}" for other in COMPARED_WITH),
+        "second loss",
+        "last ten",
+        "scale of the loss at the end",
+    ]
+    plan = describe(task, said[OURS]["plan"])
+    return (
+        f"{plan}; {len(losses[OURS])} iterations. Largest differences of means of "
+        f"ten losses:\n\n{common.table(header, rows)}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        type=Task.parse,
+        default=[Task("2d", 12)],
+        help="plans compared on a GPU",
+    )
+    parser.add_argument("--losses", type=Path, help="keep a GPU's losses in this file")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    if common.device() == "cuda":
+        with tempfile.TemporaryDirectory(prefix="drift-") as name:
+            found = {
+                task: on_gpu(task, arguments.iterations, Path(name))
+                for task in arguments.settings
+            }
+        if arguments.losses:
+            kept = {str(task): said for task, said in found.items()}
+            arguments.losses.write_text(json.dumps(kept), encoding="utf-8")
+        common.publish(
+            f"Losses when only rounding changes, on {common.device_name()}",
+            "\n\n".join(report_gpu(task, said) for task, said in found.items()),
+            arguments.output,
+        )
+        return
     trainings = Trainings()
     losses = {PLAIN: trainings.losses(arguments.iterations)}
     for name, (_, options) in VARIANTS.items():

@@ -189,13 +189,26 @@ def build_nnunet(plans_json: dict[str, Any], task: Task, folder: Path) -> Any:
 def build_ours(
     plans_json: dict[str, Any], task: Task, options: Mapping[str, Any]
 ) -> Any:
-    """Our trainer, compiled on a GPU, ready for iterations."""
+    """Our trainer, compiled on a GPU, ready for iterations.
+
+    Options: `precision`, `compiler` (None for none); `recorded` False for an iteration
+    that is not recorded, `rounded` to have the compiler keep every rounding to half
+    precision, `as_written` to leave layout and normalisation to it as they are,
+    `search` for cuDNN's search of the fastest convolutions.
+    """
     import torch
+    from torch._inductor import config
 
     from casesim.nnunet import compiling
     from casesim.training.trainer import CaseTrainer
 
     compiling.use_compiler_cache(options["cache"])
+    if "rounded" in options:
+        config.emulate_precision_casts = options["rounded"]
+    if options.get("as_written", False):
+        setattr(compiling, "for_compiling", lambda network: network)  # noqa: B010
+        form = torch.contiguous_format
+        setattr(compiling, "channels_last", lambda network: form)  # noqa: B010
     trainer = CaseTrainer(
         plans_json,
         task.configuration,
@@ -214,12 +227,18 @@ def build_ours(
         precision=options.get("precision", "float16"),
         compiler=options.get("compiler", "inductor"),
     )
+    torch.backends.cudnn.benchmark = options.get("search", False)
+    if trainer._step is not None and not options.get("recorded", True):
+        trainer._step._record = False
     trainer.begin_epoch(0)
     return trainer
 
 
 def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> None:
-    """A worker: builds its side, trains a little, and then does what it is told."""
+    """A worker: builds its side, trains a little, and then does what it is told.
+
+    nnU-Net's side is compiled on a GPU, unless the option `eager` is set.
+    """
     began = time.perf_counter()
     import torch
 
@@ -241,6 +260,8 @@ def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> Non
     plans_json = read_json(options["plans"])
     trainer: Any
     if side.startswith("nnunet"):
+        if options.get("eager", False):
+            os.environ["nnUNet_compile"] = "f"
         trainer = build_nnunet(plans_json, task, folder)
     else:
         trainer = build_ours(plans_json, task, options)
@@ -262,6 +283,7 @@ def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> Non
     answer(
         {
             "losses": [float(loss) for loss in losses],
+            "scale": trainer.grad_scaler.get_scale() if on_gpu else 1.0,
             "plan": {
                 "patch_size": plan["patch_size"],
                 "batch_size": plan["batch_size"],

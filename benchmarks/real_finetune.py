@@ -63,7 +63,7 @@ def work_job(folder: Path, task: Task, options: Mapping[str, Any]) -> None:
         folder / f"{task.name}.json",
         folder / "dataset.json",
         task.configuration,
-        folder / f"model-{options['host']}",
+        folder / f"model-{options['host']}-{options['compiled']}",
         {
             "epochs": options["epochs"],
             "iterations_per_epoch": options["iterations"],
@@ -72,16 +72,30 @@ def work_job(folder: Path, task: Task, options: Mapping[str, Any]) -> None:
         seed=0,
         threads=options["cores"],
         device=common.device(),
-        compile_network=common.device() == "cuda",
+        compile_network=common.device() == "cuda" and options["compiled"],
         compiler_cache=folder / "compiled",
     )
 
 
 def run_job(
-    folder: Path, task: Task, cores: int, host: bool, iterations: int
+    folder: Path,
+    task: Task,
+    cores: int,
+    host: bool,
+    iterations: int,
+    compiled: bool = True,
 ) -> dict[str, float]:
-    """Seconds to the first iteration, and of one iteration of the last epoch."""
-    options = {"host": host, "cores": cores, "epochs": 3, "iterations": iterations}
+    """Seconds to the first iteration, and of one iteration of the last epoch.
+
+    `host`: batches are made by nnU-Net's transforms in loading processes.
+    """
+    options = {
+        "host": host,
+        "cores": cores,
+        "epochs": 3,
+        "iterations": iterations,
+        "compiled": compiled,
+    }
     command = [
         *(sys.executable, "-m", "benchmarks.real_finetune"),
         *("--settings", str(task), "--folder", str(folder)),

@@ -4,13 +4,14 @@
         [--iterations N] [--turns N] [--cores N] [--output docs/benchmarks/training.md]
 
 The plans are nnU-Net's for a hundred brain-tumour cases of the Decathlon's size (its
-planner is given a fingerprint of that size) at 8 GB. Each side is a process of its own,
-nnU-Net's trainer as it ships: compiled on a GPU, its loss fetched in every iteration.
-Both start from the same weights and get the same batches, which lie in pinned memory:
-what is timed is the iteration alone. They are timed in turns, after a hundred
-iterations, whose losses are compared: nnU-Net's are computed twice. All processes
-compile at the same time, so that the seconds of a first iteration say little; then the
-start of a training whose compiler cache is warm is timed alone.
+planner is given a fingerprint of that size) at 8 GB. Each side is a process of its own:
+ours compiled, ours not compiled, and nnU-Net's trainer as it ships: compiled on a GPU,
+its loss fetched in every iteration. All start from the same weights and get the same
+batches, which lie in pinned memory: what is timed is the iteration alone. They are
+timed in turns, after a hundred iterations, whose losses are compared: nnU-Net's are
+computed twice. All processes compile at the same time, so that the seconds of a first
+iteration say little; then the start of a training is timed alone, compiled with a warm
+compiler cache, and not compiled.
 
 At last a fine-tune is run as the workflow runs it, on `--cores` cores: with batches
 made on the device, and with nnU-Net's transforms in loading processes.
@@ -30,7 +31,14 @@ from benchmarks.real_finetune import make_cases, run_job
 
 DISTINCT_BATCHES = 8
 SLOTS = (1, 2, 4)
-SIDES = ("ours", "nnunet", "nnunet-again")
+OURS, PLAIN, NNUNET, AGAIN = "ours", "ours-plain", "nnunet", "nnunet-again"
+# What of a side differs from its default.
+SIDES: dict[str, dict[str, Any]] = {
+    OURS: {},
+    PLAIN: {"compiler": None},
+    NNUNET: {},
+    AGAIN: {},
+}
 
 
 def spread(values: Sequence[float], unit: float = 1000.0) -> str:
@@ -55,17 +63,17 @@ def distance(first: Sequence[float], second: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the three sides of a task said first, and their seconds turn by turn."""
+    """What the sides of a task said first, and their seconds turn by turn."""
 
     task: Task
     said: dict[str, dict[str, Any]]
     seconds: dict[str, list[float]]
 
-    @property
-    def ratios(self) -> list[float]:
-        """nnU-Net's / ours, turn by turn."""
-        pairs = zip(self.seconds["ours"], self.seconds["nnunet"], strict=True)
-        return [theirs / ours for ours, theirs in pairs]
+    def ratio(self, ours: str) -> str:
+        """nnU-Net's time / that of one of ours, turn by turn: median and range."""
+        pairs = zip(self.seconds[ours], self.seconds[NNUNET], strict=True)
+        found = [theirs / own for own, theirs in pairs]
+        return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def measure(
@@ -83,7 +91,10 @@ def measure(
     for task in tasks:
         write_json(folder / f"{task.name}.json", plans(task, shape))
         options = worker_options(folder, task, losses)
-        workers[task] = {side: Worker(side, task, folder, options) for side in SIDES}
+        workers[task] = {
+            side: Worker(side, task, folder, {**options, **own})
+            for side, own in SIDES.items()
+        }
     said = {
         task: {side: worker.read() for side, worker in of_task.items()}
         for task, of_task in workers.items()
@@ -113,22 +124,25 @@ def worker_options(folder: Path, task: Task, first: int) -> dict[str, Any]:
     }
 
 
-def start_again(folder: Path, task: Task) -> dict[str, Any]:
-    """The start of our side alone, with what the compiler has left."""
-    worker = Worker("ours", task, folder, worker_options(folder, task, FEW))
+def start_again(folder: Path, task: Task, side: str) -> dict[str, Any]:
+    """The start of one of ours alone, with what the compiler has left."""
+    options = {**worker_options(folder, task, FEW), **SIDES[side]}
+    worker = Worker(side, task, folder, options)
     said = worker.read()
     worker.end()
     return said
 
 
-def measure_slots(folder: Path, task: Task, iterations: int) -> dict[int, float]:
+def measure_slots(
+    folder: Path, task: Task, iterations: int, side: str
+) -> dict[int, float]:
     """Iterations a second of several trainings on one device, together."""
-    options = worker_options(folder, task, FEW)
+    options = {**worker_options(folder, task, FEW), **SIDES[side]}
     workers = []
     for number in range(max(SLOTS)):
-        place = folder / f"slot-{number}"
+        place = folder / f"slot-{side}-{task.name}-{number}"
         place.mkdir()
-        workers.append(Worker("ours", task, place, options))
+        workers.append(Worker(side, task, place, options))
     for worker in workers:
         worker.read()
     found = {}
@@ -143,38 +157,44 @@ def measure_slots(folder: Path, task: Task, iterations: int) -> dict[int, float]
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
-    """Iterations of all tasks, side by side."""
-    rows = []
+    """Iterations of all tasks, side by side, and how far their losses are apart."""
+    times, losses = [], []
     for outcome in outcomes:
-        plan = outcome.said["ours"]["plan"]
-        losses = {side: said["losses"] for side, said in outcome.said.items()}
-        rows.append(
+        said = outcome.said
+        plan = describe(outcome.task, said[OURS]["plan"])
+        theirs = outcome.seconds[NNUNET] + outcome.seconds[AGAIN]
+        times.append(
             [
-                describe(outcome.task, plan),
-                spread(outcome.seconds["ours"]),
-                spread(outcome.seconds["nnunet"] + outcome.seconds["nnunet-again"]),
-                f"{statistics.median(outcome.ratios):.2f} "
-                f"({min(outcome.ratios):.2f} to {max(outcome.ratios):.2f})",
-                f"{outcome.said['ours']['memory']:.1f}, "
-                f"{outcome.said['nnunet']['memory']:.1f}",
-                f"{distance(losses['ours'], losses['nnunet']):.4f}",
-                f"{distance(losses['nnunet'], losses['nnunet-again']):.4f}",
+                plan,
+                spread(outcome.seconds[OURS]),
+                spread(outcome.seconds[PLAIN]),
+                spread(theirs),
+                outcome.ratio(OURS),
+                outcome.ratio(PLAIN),
+                ", ".join(f"{said[side]['memory']:.1f}" for side in list(SIDES)[:3]),
             ]
         )
-    header = [
+        found = [
+            distance(said[side]["losses"], said[NNUNET]["losses"])
+            for side in (OURS, PLAIN, AGAIN)
+        ]
+        losses.append([plan, *(f"{value:.4f}" for value in found)])
+    header_of_times = [
         "plan",
-        "ours (ms)",
-        "nnU-Net (ms)",
-        "nnU-Net / ours",
-        "memory: ours, nnU-Net (GB)",
-        "loss: ours from nnU-Net's",
-        "nnU-Net's from its own",
+        "ours, compiled (ms)",
+        "ours, not compiled (ms)",
+        "nnU-Net, compiled (ms)",
+        "nnU-Net / ours, compiled",
+        "nnU-Net / ours, not compiled",
+        "memory of the three (GB)",
     ]
+    header_of_losses = ["plan", "ours, compiled", "ours, not compiled", "nnU-Net again"]
     return (
-        "One iteration: median (range) in turns. Losses: the largest difference of "
-        "means of ten, over the first "
-        f"{len(outcomes[0].said['ours']['losses'])} iterations.\n\n"
-        f"{common.table(header, rows)}"
+        "One iteration: median (range) in turns.\n\n"
+        f"{common.table(header_of_times, times)}\n\n"
+        "Losses: the largest difference of means of ten from nnU-Net's, over the "
+        f"first {len(outcomes[0].said[OURS]['losses'])} iterations.\n\n"
+        f"{common.table(header_of_losses, losses)}"
     )
 
 
@@ -183,28 +203,43 @@ def describe(task: Task, plan: Mapping[str, Any]) -> str:
     return f"{task.configuration}, {patch}, batch {plan['batch_size']}"
 
 
-def report_start(task: Task, said: Mapping[str, Any]) -> str:
+def report_start(task: Task, said: Mapping[str, Mapping[str, Any]]) -> str:
+    """Seconds of the start of ours, compiled and not, part by part."""
     parts = [
-        ("imports, which the warm process has done", said["import"]),
-        ("CUDA", said["cuda"]),
-        ("network", said["build"]),
-        ("first iteration", said["first"]),
-        (f"the next {FEW - 1}, one of which is recorded", said["few"]),
+        ("imports, which the warm process has done", "import"),
+        ("CUDA", "cuda"),
+        ("network", "build"),
+        ("first iteration", "first"),
+        (f"the next {FEW - 1}, one of which is recorded", "few"),
     ]
-    rows = [[name, f"{seconds:.2f}"] for name, seconds in parts]
-    rows.append(["all but the imports", f"{sum(s for _, s in parts[1:]):.2f}"])
-    return (
-        f"Start of a training with a warm compiler cache, {task}:\n\n"
-        f"{common.table(['part', 's'], rows)}"
-    )
-
-
-def report_slots(task: Task, found: Mapping[int, float]) -> str:
+    sides = (OURS, PLAIN)
     rows = [
-        [number, f"{rate:.0f}", f"{rate / found[SLOTS[0]]:.2f}"]
-        for number, rate in found.items()
+        [name, *(f"{said[side][part]:.2f}" for side in sides)] for name, part in parts
     ]
-    header = ["trainings at once", "iterations a second, together", "of one's"]
+    sums = [sum(said[side][part] for _, part in parts[1:]) for side in sides]
+    rows.append(["all but the imports", *(f"{value:.2f}" for value in sums)])
+    header = ["part", "compiled, warm cache (s)", "not compiled (s)"]
+    return f"Start of a training, {task}:\n\n{common.table(header, rows)}"
+
+
+def report_slots(task: Task, found: Mapping[str, Mapping[int, float]]) -> str:
+    rows = [
+        [
+            number,
+            *(
+                text
+                for rates in found.values()
+                for text in (
+                    f"{rates[number]:.0f}",
+                    f"{rates[number] / rates[SLOTS[0]]:.2f}",
+                )
+            ),
+        ]
+        for number in SLOTS
+    ]
+    header = ["trainings at once"]
+    for name in ("compiled", "not compiled"):
+        header += [f"{name}: iterations a second, together", "of one's"]
     return f"Several trainings on one card, {task}:\n\n{common.table(header, rows)}"
 
 
@@ -259,17 +294,30 @@ def main() -> None:
         )
         sections = [report(outcomes)]
         print(sections[-1], flush=True)
-        sections.append(report_start(tasks[0], start_again(folder, tasks[0])))
+        starts = {side: start_again(folder, tasks[0], side) for side in (OURS, PLAIN)}
+        sections.append(report_start(tasks[0], starts))
         print(sections[-1], flush=True)
-        slots = measure_slots(folder, tasks[-1], 10 * arguments.iterations)
-        sections.append(report_slots(tasks[-1], slots))
-        print(sections[-1], flush=True)
+        for task in dict.fromkeys((tasks[0], tasks[-1])):
+            slots = {
+                side: measure_slots(folder, task, arguments.iterations, side)
+                for side in (OURS, PLAIN)
+            }
+            sections.append(report_slots(task, slots))
+            print(sections[-1], flush=True)
         make_cases(folder, tasks[0], arguments.shape)
         jobs = {
-            names: run_job(folder, tasks[0], arguments.cores, host, number)
-            for names, host, number in (
-                ("made on the device", False, arguments.iterations),
-                ("nnU-Net's transforms, loading processes", True, 20),
+            name: run_job(
+                folder, tasks[0], arguments.cores, host, number, compiled=compiled
+            )
+            for name, host, number, compiled in (
+                ("made on the device, compiled", False, arguments.iterations, True),
+                (
+                    "made on the device, not compiled",
+                    False,
+                    arguments.iterations,
+                    False,
+                ),
+                ("nnU-Net's transforms, loading processes, compiled", True, 20, True),
             )
         }
         sections.append(report_jobs(arguments.cores, jobs))

@@ -29,7 +29,7 @@ def test_losses_are_compared_in_means_of_ten() -> None:
 def test_ratios_are_nnunets_time_by_ours() -> None:
     seconds = {"ours": [1.0, 2.0], "nnunet": [3.0, 3.0], "nnunet-again": [9.0, 9.0]}
     found = training.Outcome(iterating.Task("2d", 12), {}, seconds)
-    assert found.ratios == [3.0, 1.5]
+    assert found.ratio("ours") == "2.25 (1.50 to 3.00)"
 
 
 def test_each_training_is_compared_with_the_one_that_it_differs_from() -> None:
