@@ -58,15 +58,16 @@ ON_GPU: dict[str, tuple[str, dict[str, Any]]] = {
     f"{NNUNET}, again": ("nnunet", {}),
     EAGER: ("nnunet", {"eager": True}),
     OURS: ("ours", {"compiler": None}),
-    f"{OURS}, again": ("ours", {"compiler": None}),
-    f"{OURS}, cuDNN's search": ("ours", {"compiler": None, "search": True}),
     f"{OURS}, not recorded": ("ours", {"compiler": None, "recorded": False}),
-    "ours": ("ours", {}),
-    "ours, again": ("ours", {}),
-    "ours, rounded as written": ("ours", {"rounded": True}),
-    "ours, layout and norm as written": ("ours", {"as_written": True}),
-    "ours, both as written": ("ours", {"as_written": True, "rounded": True}),
-    "ours, not recorded": ("ours", {"recorded": False}),
+    f"{OURS}, cuDNN's search": ("ours", {"compiler": None, "search": True}),
+    "ours, compiled": ("ours", {}),
+    "ours, compiled, layout and norm as written": ("ours", {"as_written": True}),
+    "ours, compiled, none of the loss": ("ours", {"loss": "none"}),
+    "ours, compiled, all of the loss": ("ours", {"loss": "whole"}),
+    "ours, compiled, all of the loss, rounded as written": (
+        "ours",
+        {"loss": "whole", "rounded": True},
+    ),
 }
 COMPARED_WITH = (NNUNET, EAGER, OURS)
 

@@ -194,12 +194,14 @@ def build_ours(
     Options: `precision`, `compiler` (None for none); `recorded` False for an iteration
     that is not recorded, `rounded` to have the compiler keep every rounding to half
     precision, `as_written` to leave layout and normalisation to it as they are,
-    `search` for cuDNN's search of the fastest convolutions.
+    `loss` for what of it is compiled if not as usual (`whole` or `none`), `search` for
+    cuDNN's search of the fastest convolutions.
     """
     import torch
     from torch._inductor import config
 
     from casesim.nnunet import compiling
+    from casesim.training import step
     from casesim.training.trainer import CaseTrainer
 
     compiling.use_compiler_cache(options["cache"])
@@ -227,11 +229,25 @@ def build_ours(
         precision=options.get("precision", "float16"),
         compiler=options.get("compiler", "inductor"),
     )
+    if options.get("loss") == "whole":
+        setattr(step, "compile_loss", compile_whole_loss)  # noqa: B010
+    elif options.get("loss") == "none":
+        setattr(step, "compile_loss", lambda loss, compiler: loss)  # noqa: B010
     torch.backends.cudnn.benchmark = options.get("search", False)
     if trainer._step is not None and not options.get("recorded", True):
         trainer._step._record = False
     trainer.begin_epoch(0)
     return trainer
+
+
+def compile_whole_loss(loss: Any, compiler: str) -> Any:
+    """The loss in one graph, which the workflow does not do: see `compile_loss`."""
+    import torch
+
+    # As numbers of numpy they would be tensors to the compiler, and a graph cannot ask
+    # whether a tensor is 0.
+    loss.weight_factors = tuple(float(factor) for factor in loss.weight_factors)
+    return torch.compile(loss, backend=compiler, dynamic=False)
 
 
 def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> None:

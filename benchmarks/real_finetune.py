@@ -83,7 +83,7 @@ def run_job(
     cores: int,
     host: bool,
     iterations: int,
-    compiled: bool = True,
+    compiled: bool,
 ) -> dict[str, float]:
     """Seconds to the first iteration, and of one iteration of the last epoch.
 

@@ -10,11 +10,11 @@ its loss fetched in every iteration. All start from the same weights and get the
 batches, which lie in pinned memory: what is timed is the iteration alone. They are
 timed in turns, after a hundred iterations, whose losses are compared: nnU-Net's are
 computed twice. All processes compile at the same time, so that the seconds of a first
-iteration say little; then the start of a training is timed alone, compiled with a warm
-compiler cache, and not compiled.
+iteration say little.
 
-At last a fine-tune is run as the workflow runs it, on `--cores` cores: with batches
-made on the device, and with nnU-Net's transforms in loading processes.
+Then fine-tunes are run as the workflow runs them, on `--cores` cores: with batches made
+on the device, compiled with a warm compiler cache and not compiled, and with nnU-Net's
+transforms in loading processes. What their start takes is all beside their iterations.
 """
 
 import argparse
@@ -31,6 +31,14 @@ from benchmarks.real_finetune import make_cases, run_job
 
 DISTINCT_BATCHES = 8
 SLOTS = (1, 2, 4)
+# Beside the iterations, which are always timed.
+PARTS = ("jobs", "loading", "slots")
+# Batches by nnU-Net's transforms on the host?, iterations of an epoch, compiled?
+JOBS = {
+    "made on the device, compiled": (False, 40, True),
+    "made on the device, not compiled": (False, 40, False),
+    "made by loading processes, compiled": (True, 20, True),
+}
 OURS, PLAIN, NNUNET, AGAIN = "ours", "ours-plain", "nnunet", "nnunet-again"
 # What of a side differs from its default.
 SIDES: dict[str, dict[str, Any]] = {
@@ -76,15 +84,10 @@ class Outcome:
         return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
-def measure(
-    tasks: Sequence[Task],
-    shape: Sequence[int],
-    folder: Path,
-    losses: int,
-    iterations: int,
-    turns: int,
-) -> list[Outcome]:
-    """All tasks: their workers compile at once, and are timed one by one."""
+def start(
+    tasks: Sequence[Task], shape: Sequence[int], folder: Path, losses: int
+) -> dict[Task, dict[str, Worker]]:
+    """The workers of all tasks, which compile at once."""
     from casesim.nnunet.files import write_json
 
     workers: dict[Task, dict[str, Worker]] = {}
@@ -95,6 +98,13 @@ def measure(
             side: Worker(side, task, folder, {**options, **own})
             for side, own in SIDES.items()
         }
+    return workers
+
+
+def measure(
+    workers: Mapping[Task, Mapping[str, Worker]], iterations: int, turns: int
+) -> list[Outcome]:
+    """All tasks, timed one by one."""
     said = {
         task: {side: worker.read() for side, worker in of_task.items()}
         for task, of_task in workers.items()
@@ -122,15 +132,6 @@ def worker_options(folder: Path, task: Task, first: int) -> dict[str, Any]:
         "first": first,
         "batches": DISTINCT_BATCHES,
     }
-
-
-def start_again(folder: Path, task: Task, side: str) -> dict[str, Any]:
-    """The start of one of ours alone, with what the compiler has left."""
-    options = {**worker_options(folder, task, FEW), **SIDES[side]}
-    worker = Worker(side, task, folder, options)
-    said = worker.read()
-    worker.end()
-    return said
 
 
 def measure_slots(
@@ -203,25 +204,6 @@ def describe(task: Task, plan: Mapping[str, Any]) -> str:
     return f"{task.configuration}, {patch}, batch {plan['batch_size']}"
 
 
-def report_start(task: Task, said: Mapping[str, Mapping[str, Any]]) -> str:
-    """Seconds of the start of ours, compiled and not, part by part."""
-    parts = [
-        ("imports, which the warm process has done", "import"),
-        ("CUDA", "cuda"),
-        ("network", "build"),
-        ("first iteration", "first"),
-        (f"the next {FEW - 1}, one of which is recorded", "few"),
-    ]
-    sides = (OURS, PLAIN)
-    rows = [
-        [name, *(f"{said[side][part]:.2f}" for side in sides)] for name, part in parts
-    ]
-    sums = [sum(said[side][part] for _, part in parts[1:]) for side in sides]
-    rows.append(["all but the imports", *(f"{value:.2f}" for value in sums)])
-    header = ["part", "compiled, warm cache (s)", "not compiled (s)"]
-    return f"Start of a training, {task}:\n\n{common.table(header, rows)}"
-
-
 def report_slots(task: Task, found: Mapping[str, Mapping[int, float]]) -> str:
     rows = [
         [
@@ -244,12 +226,14 @@ def report_slots(task: Task, found: Mapping[str, Mapping[int, float]]) -> str:
 
 
 def report_jobs(cores: int, jobs: Mapping[str, Mapping[str, float]]) -> str:
+    """Seconds of fine-tunes, without imports, which the warm process has done."""
     header = [
         "batches",
         "ready (s)",
         "first epoch (s)",
         "last epoch (s)",
         "an iteration (ms)",
+        "start (s)",
     ]
     rows = [
         [
@@ -258,6 +242,7 @@ def report_jobs(cores: int, jobs: Mapping[str, Mapping[str, float]]) -> str:
             f"{job['first_epoch']:.1f}",
             f"{job['last_epoch']:.2f}",
             f"{1000 * job['iteration']:.1f}",
+            f"{job['ready'] + job['first_epoch'] - job['last_epoch']:.1f}",
         ]
         for name, job in jobs.items()
     ]
@@ -280,47 +265,35 @@ def main() -> None:
     parser.add_argument("--losses", type=int, default=100, help="iterations compared")
     parser.add_argument("--cores", type=int, default=8, help="of the whole fine-tune")
     parser.add_argument("--output", type=Path, help="put the tables into this file")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is timed"
+    )
     arguments = parser.parse_args()
-    tasks = arguments.settings
+    tasks, number = arguments.settings, arguments.iterations
+    sections = []
     with tempfile.TemporaryDirectory(prefix="training-") as name:
         folder = Path(name)
-        outcomes = measure(
-            tasks,
-            arguments.shape,
-            folder,
-            arguments.losses,
-            arguments.iterations,
-            arguments.turns,
-        )
-        sections = [report(outcomes)]
+        workers = start(tasks, arguments.shape, folder, arguments.losses)
+        if "jobs" in arguments.parts:  # while they compile
+            make_cases(folder, tasks[0], arguments.shape)
+        sections.append(report(measure(workers, number, arguments.turns)))
         print(sections[-1], flush=True)
-        starts = {side: start_again(folder, tasks[0], side) for side in (OURS, PLAIN)}
-        sections.append(report_start(tasks[0], starts))
-        print(sections[-1], flush=True)
-        for task in dict.fromkeys((tasks[0], tasks[-1])):
-            slots = {
-                side: measure_slots(folder, task, arguments.iterations, side)
-                for side in (OURS, PLAIN)
+        if "jobs" in arguments.parts:
+            jobs = {
+                what: run_job(folder, tasks[0], arguments.cores, host, many, compiled)
+                for what, (host, many, compiled) in JOBS.items()
+                if not host or "loading" in arguments.parts
             }
-            sections.append(report_slots(task, slots))
+            sections.append(report_jobs(arguments.cores, jobs))
             print(sections[-1], flush=True)
-        make_cases(folder, tasks[0], arguments.shape)
-        jobs = {
-            name: run_job(
-                folder, tasks[0], arguments.cores, host, number, compiled=compiled
-            )
-            for name, host, number, compiled in (
-                ("made on the device, compiled", False, arguments.iterations, True),
-                (
-                    "made on the device, not compiled",
-                    False,
-                    arguments.iterations,
-                    False,
-                ),
-                ("nnU-Net's transforms, loading processes, compiled", True, 20, True),
-            )
-        }
-        sections.append(report_jobs(arguments.cores, jobs))
+        for task in dict.fromkeys((tasks[0], tasks[-1])):
+            if "slots" in arguments.parts:
+                slots = {
+                    side: measure_slots(folder, task, number, side)
+                    for side in (OURS, PLAIN)
+                }
+                sections.append(report_slots(task, slots))
+                print(sections[-1], flush=True)
     common.publish(
         f"Training on {common.device_name()}", "\n\n".join(sections), arguments.output
     )
