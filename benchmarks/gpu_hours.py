@@ -198,11 +198,11 @@ def introduction(command: str, arguments: argparse.Namespace) -> str:
         parts += [
             "**Measured of this product**: [benchmarks/training.md]"
             "(benchmarks/training.md) has seconds of an iteration on that card, ours "
-            "and nnU-Net's trainer side by side, with batches at hand and nnU-Net's "
-            "batch size for brain tumours. Compiled is `training.compile: true`, with "
-            "the seconds of its start; its losses are not quite nnU-Net's, so that it "
-            "is not the default. Not compiled is from an earlier run on such a card, "
-            "in a layout that is no longer used.",
+            "and nnU-Net's trainer side by side, with nnU-Net's batch size for brain "
+            "tumours. Ours are of whole fine-tunes, with their start (a warm compiler "
+            "cache); nnU-Net's has its batches at hand and no start. "
+            "`training.compile: auto`, the default, compiles trainings of these "
+            "lengths.",
             "",
         ]
     if arguments.published:

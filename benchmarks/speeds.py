@@ -63,41 +63,48 @@ def published() -> list[Speed]:
 def own(page: str) -> list[Speed]:
     """The speeds of a 2d training on a card of ours, from the page of the benchmark.
 
-    Of the plans in its table, that of the largest batch: nnU-Net's for brain tumours.
-    Ours compiled, ours as by default if the page tells, and nnU-Net's. A job of ours
-    that is compiled starts as long as the page's last table says.
+    Ours, compiled and not, are those of whole fine-tunes, with their start. nnU-Net's
+    has its batches at hand; of the plans in the table, that of the largest batch, which
+    is nnU-Net's for brain tumours, and the fine-tunes'.
 
     Args:
         page: the text of `OWN`.
 
     Raises:
-        UserError: the page holds no such table.
+        UserError: the page holds no such tables.
     """
-    card = re.search(r"^## Training on (.+)$", page, re.MULTILINE)
+    card = re.search(r"^## Training on (?:NVIDIA )?(.+)$", page, re.MULTILINE)
     number = r"[\d.]+ \(([\d.]+) to ([\d.]+)\)"
     rows = re.findall(
-        rf"^\| 2d, [^|]*batch (\d+) \| {number} \| {number} \|", page, re.MULTILINE
+        rf"^\| 2d, [^|]*batch (\d+) \| {number} \| {number} \| {number} \|",
+        page,
+        re.MULTILINE,
     )
-    start = re.search(r"^\| all but the imports \| ([\d.]+) \|", page, re.MULTILINE)
-    if card is None or start is None or not rows:
+    jobs = re.findall(
+        r"^\| made on the device, (.*?) \|.* ([\d.]+) \| ([\d.]+) \|$",
+        page,
+        re.MULTILINE,
+    )
+    if card is None or not rows or not jobs:
         raise UserError(f"{OWN} has no table of 2d trainings: benchmarks/training.py.")
-    batch, *times = max(rows, key=lambda row: int(row[0]))
-    low, high, theirs_low, theirs_high = (float(each) / 1000 for each in times)
+    *_, low, high = max(rows, key=lambda row: int(row[0]))
 
-    def speed(what: str, bounds: Range, outside: float = 0.0) -> Speed:
+    def speed(what: str, bounds: tuple[str, str], outside: float) -> Speed:
         schedules = ("base", "finetune")
+        seconds = (float(bounds[0]) / 1000, float(bounds[1]) / 1000)
         return Speed(
-            f"{card[1].removeprefix('NVIDIA ')}, {what}",
-            dict.fromkeys(schedules, bounds),
+            f"{card[1]}, {what}",
+            dict.fromkeys(schedules, seconds),
             dict.fromkeys(schedules, outside),
         )
 
-    found = [speed("ours, compiled", (low, high), float(start[1]))]
-    default = re.search(rf"at batch {batch} it took (\d+) ms", " ".join(page.split()))
-    if default is not None:
-        seconds = int(default[1]) / 1000
-        found.append(speed("ours, not compiled", (seconds, seconds)))
-    return [*found, speed("nnU-Net, compiled", (theirs_low, theirs_high))]
+    return [
+        *(
+            speed(f"ours, {side}", (iteration, iteration), float(start))
+            for side, iteration, start in jobs
+        ),
+        speed("nnU-Net, compiled", (low, high), 0.0),
+    ]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from casesim.inference import label_maps, overlap, sliding_window
 from casesim.nnunet import checkpoints, preprocessing
 from casesim.nnunet.files import read_json
 from casesim.training import exclusion, run
+from casesim.training.iterations import Iterations
 from casesim.training.trainer import CaseTrainer
 
 CPU = torch.device("cpu")
@@ -197,7 +198,7 @@ def test_loading_processes_by_threads_and_device() -> None:
 @pytest.fixture
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are made all samples at once, and losses are fetched now and then."""
-    monkeypatch.setattr(run._Run, "_can_make_on_device", lambda _: True)
+    monkeypatch.setattr(Iterations, "_can_make_on_device", lambda _: True)
     step = CaseTrainer.train_step
 
     def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
@@ -247,3 +248,50 @@ def test_only_long_trainings_on_a_gpu_are_compiled(tiny_cohort: TinyCohort) -> N
     trainer.device = torch.device("cuda")
     assert trainer.earns_compiling(10**9)
     assert not trainer.earns_compiling(100)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's iteration whose compiler fails, as without a C compiler."""
+    initialize, step = CaseTrainer.initialize, CaseTrainer.train_step
+    compilers: dict[CaseTrainer, str | None] = {}
+
+    def initialize_and_note(self: CaseTrainer, *given: Any) -> None:
+        compilers[self] = given[-1]
+        initialize(self, *given)
+
+    def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+        if compilers[self] is not None:
+            raise RuntimeError("Failed to find C compiler.\nPlease specify via CC.")
+        outcome: dict[str, Any] = step(self, batch)
+        return outcome
+
+    monkeypatch.setattr(CaseTrainer, "initialize", initialize_and_note)
+    monkeypatch.setattr(CaseTrainer, "train_step", train_step)
+    monkeypatch.setattr(CaseTrainer, "earns_compiling", lambda *_: True)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_training_goes_on_without_a_compiler(
+    tiny_cohort: TinyCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = train(tiny_cohort, tmp_path / "plain")
+    capsys.readouterr()
+    found = train(tiny_cohort, tmp_path / "auto", compile_network="auto")
+    said = capsys.readouterr().out
+    assert "could not be compiled (Failed to find C compiler.): going on" in said
+    assert equal(plain, found)
+    with pytest.raises(UserError, match=r"C compiler.*training\.compile to auto"):
+        train(tiny_cohort, tmp_path / "asked", compile_network=True)
+
+
+def test_an_error_that_is_not_the_compilers_is_raised(
+    tiny_cohort: TinyCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(CaseTrainer, "train_step", train_step)
+    monkeypatch.setattr(CaseTrainer, "earns_compiling", lambda *_: True)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train(tiny_cohort, tmp_path, compile_network="auto")

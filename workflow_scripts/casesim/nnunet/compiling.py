@@ -40,6 +40,12 @@ def cache_beside(model: str | os.PathLike[str]) -> Path:
     return path.parent / "compiled"
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a compiler says, or of what kind its error is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def channels_last(network: nn.Module) -> torch.memory_format:
     """The layout that a GPU's matrix units want for this network's images."""
     if any(parameter.ndim == 5 for parameter in network.parameters()):

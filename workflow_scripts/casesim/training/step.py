@@ -34,8 +34,8 @@ _ITERATIONS_BEFORE_RECORDING = 3
 def compile_loss(loss: nn.Module, compiler: str) -> nn.Module:
     """Compile the Dice loss in it, in place, as `nnUNetTrainer._build_loss` does.
 
-    Not all of it: compiled for a GPU (torch 2.11), cross entropy had a gradient of one
-    resolution that was 8 % too large (docs/benchmarks/drift.md).
+    Not all of it: in one graph with cross entropy, compiled for a GPU (torch 2.11), the
+    gradient of one resolution was 8 % too large (docs/benchmarks/drift.md).
     """
     inner: Any = loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
     inner.dc = torch.compile(inner.dc, backend=compiler)

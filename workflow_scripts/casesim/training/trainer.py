@@ -36,9 +36,8 @@ from casesim.training.cases import Cases
 from casesim.training.device_batches import DeviceBatches
 from casesim.training.step import Step, fused_sgd
 
-# A compiled iteration saves about 5 ns for each voxel of the batch, and a training
-# spends about 10 s on compiling, the first one of a run more: see
-# docs/benchmarks/training.md.
+# A compiled iteration saves 7 ns for each voxel of the batch, and a training starts 4 s
+# later, the first one of a run more: see docs/benchmarks/training.md. These save 14 s.
 _VOXELS_THAT_EARN_COMPILING = 2e9
 
 
@@ -77,7 +76,7 @@ class CaseTrainer(nnUNetTrainer):
         print(*args, flush=True)
 
     def _do_i_compile(self) -> bool:
-        # Compiling costs minutes, which a fine-tune of minutes does not earn back.
+        # `Step` does, in a form that is faster, and where it pays.
         return False
 
     def initialize(
