@@ -20,6 +20,7 @@ SCHEMA = ROOT / "config/schemas/config.schema.json"
 # Rules that train, in the order in which their stages run, and the schedule of each.
 TRAININGS = {
     "train_base": "base",
+    "train_fold": "base",
     "finetune": "finetune",
     "refit": "finetune",
     "retrain": "base",
@@ -27,7 +28,7 @@ TRAININGS = {
     "finetune_for_case": "finetune",
 }
 STAGES = (
-    ("train_base",),
+    ("train_base", "train_fold"),
     ("finetune", "refit", "continue_base"),
     ("retrain", "finetune_for_case"),
 )
@@ -71,9 +72,11 @@ def read_config(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def iterations(config: Mapping[str, Any]) -> dict[str, int]:
-    """Iterations of one training, by rule."""
+    """Iterations of one training, by rule; a cascade's job trains both stages."""
+    stages = 2 if config["nnunet"]["configuration"] == "3d_cascade_fullres" else 1
     return {
-        rule: config["training"][name]["epochs"]
+        rule: stages
+        * config["training"][name]["epochs"]
         * config["training"][name]["iterations_per_epoch"]
         for rule, name in TRAININGS.items()
     }

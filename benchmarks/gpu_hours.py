@@ -185,7 +185,8 @@ def introduction(command: str, arguments: argparse.Namespace) -> str:
         "from the jobs that `snakemake -n` lists and the schedules of the config. "
         "Stages follow one another (base, fine-tunes and refits, retrained models, "
         "cells); within one, the next free GPU takes the longest job that is left. "
-        "Trainings that were interrupted count in full.",
+        "Trainings that were interrupted count in full; a cascade's two stages as if "
+        "they were equally fast.",
         "",
     ]
     if arguments.pretend_cases:

@@ -50,12 +50,16 @@ def test_configs_are_merged_and_checked_as_snakemake_does(tmp_path: Path) -> Non
     config = experiments.read_config([ROOT / "config/paper.yaml", mine])
     assert experiments.iterations(config) == {
         "train_base": 7500,
+        "train_fold": 7500,
         "retrain": 7500,
         "finetune": 1750,
         "refit": 1750,
         "continue_base": 1750,
         "finetune_for_case": 1750,
     }
+    mine.write_text("nnunet: {configuration: 3d_cascade_fullres}")
+    cascade = experiments.read_config([ROOT / "config/paper.yaml", mine])
+    assert experiments.iterations(cascade)["finetune"] == 2 * 25000
     mine.write_text("training: {finetune: {epoch: 7}}")
     with pytest.raises(UserError, match="epoch"):
         experiments.read_config([mine])

@@ -29,6 +29,7 @@ from nnunetv2.inference.sliding_window_prediction import (
 )
 
 from casesim.inference import compiled_network, cpu_network
+from casesim.processes import stall
 
 if TYPE_CHECKING:
     from casesim.nnunet.checkpoints import Model
@@ -120,6 +121,7 @@ def predict_logits(
                         sums = volume.new_zeros(shape)
                     _scatter(predicted, runs, sums, weights, gaussian)
                     done += len(predicted)
+                    stall.progress()
             except (RuntimeError, MemoryError) as error:
                 if halved or batch_size == 1 or not _out_of_memory(error):
                     raise
