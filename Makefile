@@ -26,6 +26,8 @@ demo: setup
 explore: setup
 	@PYTHONPATH=workflow_scripts $(BIN)/python -m casesim.explorer.server $(RESULTS)
 
+# A thread each: several workers test at a time.
+test: export OMP_NUM_THREADS ?= 1
 test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest --numprocesses auto --maxprocesses 4 \
 	  --dist loadscope --no-loadscope-reorder

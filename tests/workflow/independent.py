@@ -15,6 +15,7 @@ import pandas as pd
 from .conftest import Checkout
 
 RAW = "results/nnunet/raw/Dataset001_Cohort"
+MATRIX = "results/similarity/matrix.tsv"
 
 
 def voxels(path: Path) -> np.ndarray:
@@ -62,8 +63,7 @@ def predicted_by_command(
 
 
 def stored_matrix(study: Checkout) -> pd.DataFrame:
-    path = study.path("results/similarity/matrix.tsv")
-    return pd.read_csv(path, sep="\t", index_col=0)
+    return pd.read_csv(study.path(MATRIX), sep="\t", index_col=0)
 
 
 def recomputed(

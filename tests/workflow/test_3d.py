@@ -5,7 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from .conftest import Checkout, succeeded
-from .independent import predicted_by_command, recomputed, stored_matrix, voxels
+from .independent import (
+    MATRIX,
+    predicted_by_command,
+    recomputed,
+    stored_matrix,
+    voxels,
+)
 
 
 def test_3d_fullres(tmp_path: Path) -> None:
@@ -32,7 +38,7 @@ def test_3d_fullres(tmp_path: Path) -> None:
         "clusters": {"min_size": 1, "max_removed_share": 0.4},
     }
     checkout = Checkout(tmp_path, config)
-    succeeded(checkout.run("matrix"))
+    succeeded(checkout.run(MATRIX))
     matrix = stored_matrix(checkout)
     assert matrix.shape == (3, 4)
     expected = recomputed(checkout, list(matrix.index), list(matrix.columns))

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from .conftest import Checkout, succeeded
-from .independent import predicted_by_command, recomputed, stored_matrix, voxels
+from .independent import (
+    MATRIX,
+    predicted_by_command,
+    recomputed,
+    stored_matrix,
+    voxels,
+)
 
 CONFIG: dict[str, Any] = {
     "cohort": {
@@ -39,7 +45,7 @@ RETRAINED = "results/scores/retrained/worst_cluster/phantom_001.json"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("cascade"), CONFIG)
-    succeeded(checkout.run("matrix", RETRAINED))
+    succeeded(checkout.run(MATRIX, RETRAINED))
     return checkout
 
 
@@ -62,7 +68,7 @@ def test_every_model_is_a_pair(study: Checkout) -> None:
         assert not (models / name / "3d_lowres/predicted_next_stage").exists()
     # The copies of both stages have served.
     assert not list(study.path("results/augmented").rglob("*.b2nd"))
-    plan = study.run("-n", "matrix", RETRAINED)
+    plan = study.run("-n", MATRIX, RETRAINED)
     assert "Nothing to be done" in succeeded(plan)
 
 

@@ -188,6 +188,8 @@ def test_server_that_cannot_start_says_why(host: Host) -> None:
     assert status == 1
     assert "no module named torch" in err
     (host.folder / "broken").unlink()
+    # Who comes while it ends is told the same.
+    wait_until(lambda: not list(host.sockets.glob("*.sock")))
     assert host.run()[0] == 0
 
 

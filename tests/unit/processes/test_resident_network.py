@@ -184,7 +184,9 @@ class TestRealNetwork:
         assert expected_score["labels"]["core"]["n_ref"] > 0
         for model, case in [("one", "a"), ("two", "b"), ("one", "b")]:
             status, out, err = real.run(model, case)
-            assert (status, err) == (0, "")
+            # On a busy machine it says that it waits for the predictor's start.
+            said = [line for line in err.splitlines() if "so far" not in line]
+            assert (status, said) == (0, [])
             assert f"{model} on {case} (cpu): load" in out
             labels, score = real.result(model, case)
             same = (model, case) == ("two", "b")

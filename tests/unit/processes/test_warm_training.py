@@ -71,7 +71,8 @@ def test_training_is_the_same_bit_for_bit(real: Host, tiny_cohort: TinyCohort) -
     ]
     assert len(losses[0]) == 3
     assert losses[0] == losses[1]
-    assert "2 threads" in real.log("warm.log")
+    # Of a job on a CPU, whatever it was given.
+    assert "1 threads" in real.log("warm.log")
 
 
 def long(cohort: TinyCohort, model: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from casesim.similarity.clustering import cluster
 from casesim.similarity.cut import (
     FloatArray,
     cut,
+    cuts_of,
     most_removable,
     silhouettes,
     worst_cluster,
@@ -27,7 +28,7 @@ def test_silhouette_is_scikit_learns_and_chooses_the_number() -> None:
     matrix = table(centres + random.normal(0, 0.02, (15, 2)), columns=["x", "y"])
     condensed = distances(matrix)
     tree = upgma(condensed)
-    scores = silhouettes(tree, condensed)
+    scores = silhouettes(cuts_of(tree), condensed)
     assert list(scores) == list(range(2, 11))
     assert max(scores, key=scores.__getitem__) == 3
     for number, score in scores.items():

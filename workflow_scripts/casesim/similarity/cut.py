@@ -1,7 +1,9 @@
 """Where the tree is cut, and which of its clusters may be called the worst."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ from scipy.spatial.distance import squareform
 
 from casesim.errors import UserError
 from casesim.similarity.distances import fill_undefined
-from casesim.similarity.tree import cut_at
+from casesim.similarity.tree import cut_at, leaf_order
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -21,23 +23,36 @@ MOST_CLUSTERS = 10  # silhouette is looked at for 2 .. MOST_CLUSTERS clusters
 WEAK_SILHOUETTE = 0.25
 
 
+# The labels of each cut of one tree, by the number of clusters.
+Cuts = Callable[[int], IntArray]
+
+
+def cuts_of(tree: FloatArray) -> Cuts:
+    """The cuts of a tree, each made when it is first asked for."""
+    order = leaf_order(tree)
+    return cache(lambda number: cut_at(tree, number, order))
+
+
 def silhouettes(
-    tree: FloatArray, condensed: FloatArray, most: int = MOST_CLUSTERS
+    cuts: Cuts, condensed: FloatArray, most: int = MOST_CLUSTERS
 ) -> dict[int, float]:
     """Mean silhouette (Rousseeuw 1987) for 2 to min(most, cases - 1) clusters.
 
     Numbers that tied merges make impossible are left out.
     """
+    from sklearn import config_context
     from sklearn.metrics import silhouette_score
 
     square = squareform(fill_undefined(condensed))
     result = {}
-    for number in range(2, min(most, len(square) - 1) + 1):
-        labels = cut_at(tree, number)
-        if labels.max() == number:
-            result[number] = float(
-                silhouette_score(square, labels, metric="precomputed")
-            )
+    # What it would look for here costs more than the silhouettes of a small tree.
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        for number in range(2, min(most, len(square) - 1) + 1):
+            labels = cuts(number)
+            if labels.max() == number:
+                result[number] = float(
+                    silhouette_score(square, labels, metric="precomputed")
+                )
     return result
 
 
@@ -83,7 +98,7 @@ def worst_cluster(
     """
     largest = most_removable(len(labels), max_removed_share)
     means = pd.Series(row_means).groupby(np.asarray(labels)).mean().dropna()
-    sizes = pd.Series(labels).value_counts()
+    sizes = np.bincount(labels)
     ascending = [int(name) for name in means.sort_values(kind="stable").index]
     if len(ascending) < 2:
         return None, "not comparable"
@@ -146,9 +161,10 @@ def cut(
     """
     cases = len(row_means)
     size_rule = (min_size, max_removed_share)
-    scores = silhouettes(tree, condensed)
+    cuts = cuts_of(tree)
+    scores = silhouettes(cuts, condensed)
     if number == "auto":
-        chosen, how = _choose_number(tree, row_means, scores, size_rule)
+        chosen, how = _choose_number(tree, cuts, row_means, scores, size_rule)
     else:
         if number > cases:
             raise UserError(
@@ -156,7 +172,7 @@ def cut(
                 "Lower it, or set it to auto."
             )
         chosen, how = number, "as clusters.number says"
-    labels = cut_at(tree, chosen)
+    labels = cuts(chosen)
     worst, verdict = worst_cluster(labels, row_means, *size_rule)
     return Cut(
         labels=labels,
@@ -168,6 +184,7 @@ def cut(
 
 def _choose_number(
     tree: FloatArray,
+    cuts: Cuts,
     row_means: FloatArray,
     scores: dict[int, float],
     size_rule: tuple[int, float],
@@ -176,7 +193,7 @@ def _choose_number(
         return 1, "all rows are equal"
 
     def verdict(number: int) -> Verdict:
-        return worst_cluster(cut_at(tree, number), row_means, *size_rule)[1]
+        return worst_cluster(cuts(number), row_means, *size_rule)[1]
 
     verdicts = {number: verdict(number) for number in scores}
     for wanted in PREFERENCE:

@@ -46,15 +46,17 @@ def column_order(matrix: pd.DataFrame, rows_in_leaf_order: Sequence[str]) -> lis
     return own + others
 
 
-def cut_at(tree: FloatArray, number: int) -> IntArray:
+def cut_at(tree: FloatArray, number: int, order: IntArray | None = None) -> IntArray:
     """Cluster of each row when the tree is cut into `number` clusters.
 
-    Clusters are numbered from 1 in leaf order. Where merges tie there may be fewer.
+    Clusters are numbered from 1 in leaf order, which a caller who has it may give.
+    Where merges tie there may be fewer.
     """
     labels = fcluster(tree, number, "maxclust")
-    names = pd.unique(labels[leaf_order(tree)])
-    number_of = {name: i for i, name in enumerate(names, start=1)}
-    return np.array([number_of[name] for name in labels], dtype=np.int64)
+    names = pd.unique(labels[leaf_order(tree) if order is None else order])
+    number_of = np.zeros(labels.max() + 1, dtype=np.int64)
+    number_of[names] = np.arange(1, len(names) + 1)
+    return number_of[labels]
 
 
 def cut_distance(tree: FloatArray, number: int) -> float:
