@@ -3,7 +3,8 @@
 No rule is trained and none reads a truth. The thresholds are below, their reasons in
 docs/evidence.md. Each kind asks two questions that are answered by different cells:
 
-* do others contradict the label map? (the base model)
+* do others contradict the label map? (the base model: by its counts, and by the single
+  change of the map that would make it fit)
 * does a model taught by it carry the error to other cases? (the row)
 
 A case that is merely hard is contradicted by others, too, but teaches nothing wrong.
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from casesim.similarity.edits import ADDED, EDITS, MOVED, NARROWER, REMOVED, WIDER
 from casesim.similarity.signatures import FOREGROUND, Signatures
 
 OVER = "over-segmented"
@@ -45,13 +47,19 @@ AS_STRONG = 0.9
 # Precision or recall that is no lower than this counts as untouched.
 UNTOUCHED = 2.0
 # Others contradict a label map by less than this: too little to act on, whatever the z.
-SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05, "exchange": 0.05}
+SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05, "edit": 0.02}
 # Two labels are exchanged only if exchanging them back is better than not to.
 SMALLEST_GAIN = 0.1
 # A channel is bad by its distance relative to the next channel's (`cohort.channels`).
 BAD_CHANNEL = 1.6
 # Median Dice by which a judge may fall behind the median of the fine-tuned models.
 WORSE_JUDGE = 0.1
+# What each edit of a label map undoes.
+UNDONE = {
+    **dict.fromkeys((NARROWER, REMOVED), OVER),
+    **dict.fromkeys((WIDER, ADDED), UNDER),
+    MOVED: DISPLACED,
+}
 # As for the words of rows and columns (`effects`).
 HARD_Z, HARD_DICE = -2.5, -0.05
 
@@ -85,8 +93,9 @@ def classify(
         has, however weak; and the measures that the rules look at.
     """
     row = _side(signatures, "row", cases)
-    view = _view(signatures, cases)
+    judge, view = _view(signatures, cases)
     numbers = _numbers(row, view)
+    numbers = numbers.join(_best_edit(signatures, numbers, judge == "base"))
     strengths = _strengths(numbers)
     image = _worst_channel(channels, cases)
     rows = []
@@ -131,7 +140,7 @@ def _side(signatures: Signatures, side: str, cases: Sequence[str]) -> _Side | No
     return _Side(effect, z, value)
 
 
-def _view(signatures: Signatures, cases: Sequence[str]) -> _Side:
+def _view(signatures: Signatures, cases: Sequence[str]) -> tuple[str, _Side]:
     """What others make of the cases: from the first side that there is and can judge.
 
     One good model tells more than the median of many that were each fine-tuned on a
@@ -151,10 +160,9 @@ def _view(signatures: Signatures, cases: Sequence[str]) -> _Side:
         name: side.value["dice", FOREGROUND].median() for name, side in sides.items()
     }
     least = typical.get("column", -np.inf) - WORSE_JUDGE
-    return next(
-        (side for name, side in sides.items() if typical[name] >= least),
-        sides[next(iter(sides))],
-    )
+    able = [name for name in sides if typical[name] >= least]
+    judge = (able or list(sides))[0]
+    return judge, sides[judge]
 
 
 def _numbers(row: _Side | None, view: _Side) -> pd.DataFrame:
@@ -187,6 +195,59 @@ def _numbers(row: _Side | None, view: _Side) -> pd.DataFrame:
     return table
 
 
+def _best_edit(
+    signatures: Signatures, numbers: pd.DataFrame, is_judge: bool
+) -> pd.DataFrame:
+    """The change of each label map that stands out most, and what changes gain.
+
+    A map that is too large holds all that others draw, one that is too small nothing
+    else. Where that is not so, drawing it otherwise explains nothing, unless it then
+    fits as well as is usual; and it never explains wrong labels within.
+
+    Args:
+        signatures, numbers: as elsewhere.
+        is_judge: whether the base model, whose edits they are, is asked at all.
+
+    Returns:
+        By case: `edit` (empty where none gains anything), `edit_gain` of Dice, `edit_z`
+        and `edit_by`; `too_large` and `too_small`, the largest gain of any edit that
+        undoes such a map. NaN where edits were not looked for.
+    """
+    table = pd.DataFrame(index=numbers.index)
+    side = _side(signatures, "edits", list(numbers.index)) if is_judge else None
+    if side is None or signatures.changes is None:
+        nothing = dict.fromkeys(("gain", "z", "by"), np.nan)
+        table = table.assign(edit="", **{f"edit_{k}": v for k, v in nothing.items()})
+        return table.assign(too_large=np.nan, too_small=np.nan)
+    gains, z = (
+        values.droplevel("region", axis=1)[list(EDITS)]
+        for values in (side.value, side.z)
+    )
+    by = signatures.changes.pivot(index="case", columns="edit", values="by")
+    by = by.reindex(index=table.index, columns=list(EDITS))
+    of = {kind: [e for e in EDITS if UNDONE[e] == kind] for kind in (OVER, UNDER)}
+    for measure, kind in (("precision", OVER), ("recall", UNDER)):
+        touched = numbers[f"others_{measure}_z"] <= -UNTOUCHED
+        wrong_within = numbers["others_labels_z"] <= -STRONG_ALONE
+        for edit in of[kind]:
+            after = numbers["others_dice"] + gains[edit]
+            fails = touched & (after < -SMALLEST_EFFECT["dice"])
+            z[edit] = z[edit].mask(fails | wrong_within, 0.0)
+    z = z.fillna(0.0)
+    best = z.to_numpy().argmax(axis=1)
+    each = np.arange(len(z)), best
+    found = z.to_numpy()[each] > 0
+    names = np.array(EDITS, dtype=object)[best]
+    return table.assign(
+        edit=np.where(found, names, ""),
+        edit_gain=np.where(found, gains.to_numpy(float)[each], 0.0),
+        edit_z=np.where(found, z.to_numpy(float)[each], 0.0),
+        edit_by=np.where(found, by.to_numpy(float)[each], 0.0),
+        too_large=gains[of[OVER]].max(axis=1),
+        too_small=gains[of[UNDER]].max(axis=1),
+    )
+
+
 def _exchanges(values: pd.DataFrame) -> pd.DataFrame:
     """The measure `exchange` of all pairs of labels, a column each."""
     chosen = values.columns.get_level_values("measure") == "exchange"
@@ -205,18 +266,26 @@ def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
     # Of a map that is only too large, all that others draw is right; and so on.
     left_out = -recall.where(precision > -UNTOUCHED)
     drawn_beyond = -precision.where(recall > -UNTOUCHED)
+    undone = numbers["edit"].map(UNDONE)
+    by_edit = {
+        kind: numbers["edit_z"].where(undone == kind, 0.0)
+        for kind in (OVER, UNDER, DISPLACED)
+    }
+    # What an edit undoes needs no other explanation.
+    explained = undone.isin([OVER, UNDER]) & (numbers["edit_z"] >= STRONG_ALONE)
     both_low = -numbers[["others_precision_z", "others_recall_z"]].max(axis=1)
+    elsewhere = _largest(both_low.where(~explained), -numbers["others_labels_z"])
     misplaced = -numbers[["row_dice_z", "row_labels_z"]].min(axis=1)
     sides = {
         OVER: (
             numbers["row_volume_z"],
-            _larger(-numbers["others_volume_z"], left_out),
+            _largest(-numbers["others_volume_z"], left_out, by_edit[OVER]),
         ),
         UNDER: (
             -numbers["row_volume_z"],
-            _larger(numbers["others_volume_z"], drawn_beyond),
+            _largest(numbers["others_volume_z"], drawn_beyond, by_edit[UNDER]),
         ),
-        DISPLACED: (misplaced, _larger(both_low, -numbers["others_labels_z"])),
+        DISPLACED: (misplaced, _largest(elsewhere, by_edit[DISPLACED])),
         EXCHANGED: (numbers["row_exchange_z"], numbers["others_exchange_z"]),
     }
     alone = numbers["row_volume_z"].isna().all()
@@ -228,17 +297,17 @@ def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
             continue
         taught = taught.clip(upper=LARGEST_Z)
         agree = (taught > POINTS[kind]) & (contradicted > POINTS[kind])
-        strength = (taught * contradicted).where(agree, 0.0) ** 0.5
-        if kind != DISPLACED:
-            # A direction, unlike a low Dice, is not what a hard case has.
-            enough = (contradicted >= STRONG_ALONE) & (taught > 0)
-            strength = strength.where(~enough, _larger(strength, contradicted))
-        found[kind] = strength
+        # A direction, unlike a low Dice, is not what a hard case has.
+        direction = by_edit[DISPLACED] if kind == DISPLACED else contradicted
+        enough = (direction >= STRONG_ALONE) & (taught > 0)
+        least = STRONG**2 / STRONG_ALONE
+        both = contradicted * taught.where(~enough, taught.clip(lower=least))
+        found[kind] = both.where(agree | enough, 0.0) ** 0.5
     return pd.DataFrame(found).fillna(0.0)
 
 
-def _larger(first: pd.Series, second: pd.Series) -> pd.Series:
-    return pd.concat([first, second], axis=1).max(axis=1)
+def _largest(*values: pd.Series) -> pd.Series:
+    return pd.concat(values, axis=1).max(axis=1)
 
 
 def _decide(
@@ -246,10 +315,12 @@ def _decide(
 ) -> tuple[str, float]:
     """The strongest label kind that is strong enough; else hard, or nothing."""
     alone = bool(np.isnan(numbers["row_dice"]))
+    helps = numbers["edit_gain"] >= SMALLEST_EFFECT["edit"]
     enough = {
-        OVER: numbers["others_volume"] <= -SMALLEST_EFFECT["volume"],
-        UNDER: numbers["others_volume"] >= SMALLEST_EFFECT["volume"],
-        DISPLACED: min(numbers["others_dice"], numbers["others_labels"])
+        OVER: _matters(numbers["too_large"], -numbers["others_volume"]),
+        UNDER: _matters(numbers["too_small"], numbers["others_volume"]),
+        DISPLACED: (numbers["edit"] == MOVED and helps)
+        or min(numbers["others_dice"], numbers["others_labels"])
         <= -SMALLEST_EFFECT["dice"],
         EXCHANGED: numbers["gain"] >= SMALLEST_GAIN,
     }
@@ -267,6 +338,13 @@ def _decide(
     if numbers["others_dice_z"] <= HARD_Z and numbers["others_dice"] <= HARD_DICE:
         return HARD, float(-numbers["others_dice_z"])
     return NOTHING, 0.0
+
+
+def _matters(gain: float, volume: float) -> bool:
+    """Whether a map of another size would fit better; by volume where nobody tried."""
+    if np.isnan(gain):
+        return volume >= SMALLEST_EFFECT["volume"]
+    return gain >= SMALLEST_EFFECT["edit"]
 
 
 def _worst_channel(channels: pd.DataFrame | None, cases: Sequence[str]) -> pd.DataFrame:

@@ -6,7 +6,9 @@ at from up to three sides:
 * `row`: what the model fine-tuned on it does to all *other* cases, relative to what is
   usual in each column;
 * `column`: what all *other* models make of it, against its own label map;
-* `base`: what the base model makes of it, which was trained on it among others.
+* `base`: what the base model makes of it, which was trained on it among others;
+* `edits`: which single change would make its label map fit what the base model draws
+  (`edits`).
 
 In the row, a label map that is too large makes a model that draws too large; in the
 other two, it makes everybody else look too small. All comparisons are robust (median
@@ -25,6 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from casesim.inference.errors import Errors
+from casesim.similarity.edits import ADDED, EDITS, MOVED, NARROWER, REMOVED, WIDER
 from casesim.similarity.effects import robust_z
 from casesim.similarity.matrix import own_cells
 
@@ -34,6 +37,8 @@ FOREGROUND = "foreground"
 # Volumes are compared with a hundredth of the reference added, so that an empty
 # prediction has a finite logarithm: ln(0.01 / 1.01) = -4.6.
 _SMOOTHING = 0.01
+# Three quarters of the absolute values of a standard normal distribution are below it.
+_UPPER_QUARTILE = 1.1503
 # A spread that is smaller than this says nothing: no z is taken in units below it.
 SMALLEST_SPREAD = {
     "volume": 0.04,
@@ -43,6 +48,11 @@ SMALLEST_SPREAD = {
     "labels": 0.02,
     "far": 0.03,
     "exchange": 0.03,
+    # Gains of Dice, by what right maps gain: where they differ from what models draw
+    # anyway there are pieces, but hardly a move helps.
+    MOVED: 0.007,
+    **dict.fromkeys((NARROWER, WIDER), 0.0125),
+    **dict.fromkeys((REMOVED, ADDED), 0.03),
 }
 
 
@@ -152,12 +162,19 @@ def _median(values: Array, axis: int) -> Array:
 def standardised(values: Array, measure: str) -> tuple[Array, Array]:
     """Departure from the usual value, and its robust z, of each case.
 
+    What an edit gains is compared with 0 instead: what a right map gains.
+
     Args:
         values: (cases,); NaN is left out and stays.
         measure: names the smallest spread that is taken for one.
     """
     if np.isnan(values).all():
         return values.copy(), values.copy()
+    if measure in EDITS:
+        # Half of a cohort gains nothing: what is gained starts at 0, and its spread is
+        # that of a normal distribution's upper half with this quartile.
+        spread = float(np.nanquantile(values, 0.75)) / _UPPER_QUARTILE
+        return values.copy(), values / max(spread, SMALLEST_SPREAD[measure])
     effect = values - np.nanmedian(values)
     z = robust_z(values)
     # robust_z divides by the spread: where that is tiny, by the smallest one instead.
@@ -169,10 +186,16 @@ def standardised(values: Array, measure: str) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Signatures:
-    """The signatures of some cases: `table` is tidy, `case, side, measure, region,
-    value, effect, z`."""
+    """The signatures of some cases.
+
+    Attributes:
+        table: tidy, `case, side, measure, region, value, effect, z`.
+        changes: `case, edit, gain, by`, as in `edits`; None where they were not looked
+            for.
+    """
 
     table: pd.DataFrame
+    changes: pd.DataFrame | None = None
 
     def wide(self, side: str, what: str = "effect") -> pd.DataFrame:
         """One column for each (measure, region) of a side, indexed by case."""
@@ -185,6 +208,7 @@ def signatures(
     base: Errors,
     regions: Mapping[str, Sequence[int]],
     patients: Mapping[str, str] | None = None,
+    changes: pd.DataFrame | None = None,
 ) -> Signatures:
     """Signatures of all cases, from all sides that there are.
 
@@ -194,6 +218,8 @@ def signatures(
         base: the base model by pool cases (1 model).
         regions: as in `measures`.
         patients: as in `matrix.own_cells`.
+        changes: from `edits.edits_of_cases`, of the base model's label maps; None where
+            they were not looked for.
     """
     parts = []
     if errors is not None:
@@ -205,7 +231,12 @@ def signatures(
             parts.append(_part(errors.cases, "column", measure, region, column))
     for (measure, region), values in measures(base, regions).items():
         parts.append(_part(base.cases, "base", measure, region, values[0]))
-    return Signatures(pd.concat(parts, ignore_index=True))
+    if changes is not None:
+        gains = changes.pivot(index="case", columns="edit", values="gain")
+        for edit, gain in gains.reindex(base.cases).items():
+            whole = gain.to_numpy(float)
+            parts.append(_part(base.cases, "edits", str(edit), FOREGROUND, whole))
+    return Signatures(pd.concat(parts, ignore_index=True), changes)
 
 
 def _part(

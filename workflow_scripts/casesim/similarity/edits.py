@@ -1,0 +1,205 @@
+"""Which single change of a label map would make it fit what a model draws.
+
+Counts say that a model draws less than a label map has; where, they do not say. Here
+the map itself is changed: drawn narrower or wider all around, moved, or with one piece
+taken off or added, each as much as raises its Dice with the model's label map the most.
+A right map fits best as it is, however hard the case is: what an edit gains has a zero,
+which no difficulty moves, and so tells a border that is a voxel off from a case that
+models match badly anyway.
+
+Label maps are (z, y, x); all labels together are the foreground. Sides of voxels and
+distances are in mm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import fft, ndimage
+
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.integer]
+
+NARROWER, WIDER, MOVED = "narrower", "wider", "moved"
+REMOVED, ADDED = "removed", "added"
+EDITS = (NARROWER, WIDER, MOVED, REMOVED, ADDED)
+
+# How far borders are moved (mm), but two voxels at least; and whole maps.
+FARTHEST_BORDER = 10.0
+FARTHEST_MOVE = 20.0
+# A hair, so that 3 mm of 0.1 mm voxels are 3 mm.
+_HAIR = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The best change of one sort.
+
+    Attributes:
+        gain: by how much it raises the Dice of the foreground; 0 if none does.
+        by: how much is changed: mm, or of a piece its share of the label map.
+    """
+
+    gain: float = 0.0
+    by: float = 0.0
+
+
+def edits(
+    reference: Labels, predicted: Labels, spacing: Sequence[float]
+) -> dict[str, Edit]:
+    """The best change of each sort.
+
+    * `narrower`, `wider`: all voxels within so many mm of the border change sides, in
+      steps of the narrowest side of a voxel;
+    * `moved`: by whole voxels, up to 20 mm; found for all moves at once by the
+      correlation of both maps (fast Fourier transform), which takes the world to be
+      larger than the image;
+    * `removed`, `added`: the largest piece that only one of the two maps has. A rim is
+      no piece: what an opening by one voxel takes away does not count.
+
+    Args:
+        reference, predicted: of one shape; 0 is background.
+        spacing: (z, y, x) in mm.
+
+    Returns:
+        An `Edit` for each of `EDITS`. Where one of the maps is empty nothing is gained.
+    """
+    if reference.shape != predicted.shape:
+        raise ValueError(f"shapes {reference.shape} and {predicted.shape} differ")
+    drawn, wanted = reference > 0, predicted > 0
+    if not drawn.any() or not wanted.any():
+        return {name: Edit() for name in EDITS}
+    step = min(spacing)
+    steps = max(2, int(FARTHEST_BORDER / step * _HAIR))
+    # As far as borders are moved, within the image: its edge is no border.
+    box = _box(drawn | wanted, [int(steps * step / side * _HAIR) for side in spacing])
+    drawn, wanted = drawn[box], wanted[box]
+    return {
+        **_borders(drawn, wanted, spacing, steps),
+        MOVED: _moved(drawn, wanted, spacing),
+        REMOVED: _piece(drawn, wanted, drawn & ~wanted),
+        ADDED: _piece(drawn, wanted, wanted & ~drawn),
+    }
+
+
+def _box(mask: Mask, margin: Sequence[int]) -> tuple[slice, ...]:
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(
+        slice(max(0, part.start - wider), part.stop + wider)
+        for part, wider in zip(found, margin, strict=True)
+    )
+
+
+def _dice(both: Any, first: Any, second: Any) -> Any:
+    return 2 * both / (first + second)
+
+
+def _as_is(drawn: Mask, wanted: Mask) -> float:
+    both = np.count_nonzero(drawn & wanted)
+    return float(_dice(both, np.count_nonzero(drawn), np.count_nonzero(wanted)))
+
+
+def _borders(
+    drawn: Mask, wanted: Mask, spacing: Sequence[float], steps: int
+) -> dict[str, Edit]:
+    """The best `narrower` and `wider` of so many steps of the narrowest side."""
+    step = min(spacing)
+    now, aim = _as_is(drawn, wanted), np.count_nonzero(wanted)
+    found = {}
+    for name, side, sign in ((NARROWER, drawn, -1), (WIDER, ~drawn, 1)):
+        found[name] = Edit()
+        if side.all():  # no border
+            continue
+        away = ndimage.distance_transform_edt(side, sampling=spacing)
+        # Voxels that change sides at each step, and how many of them are wanted.
+        at = np.ceil(away[side] / step / _HAIR).astype(np.intp).clip(max=steps + 1)
+        changed = np.cumsum(np.bincount(at, minlength=steps + 2))[1:-1]
+        right = np.cumsum(np.bincount(at[wanted[side]], minlength=steps + 2))[1:-1]
+        both = np.count_nonzero(drawn & wanted) + sign * right
+        gains = _dice(both, np.count_nonzero(drawn) + sign * changed, aim) - now
+        best = int(np.argmax(gains))
+        found[name] = _edit(float(gains[best]), (best + 1) * step)
+    return found
+
+
+def _moved(drawn: Mask, wanted: Mask, spacing: Sequence[float]) -> Edit:
+    reach = [int(FARTHEST_MOVE / side * _HAIR) for side in spacing]
+    # So much room that a move does not come in again on the other side.
+    shape = [
+        fft.next_fast_len(n + r, real=True)
+        for n, r in zip(drawn.shape, reach, strict=True)
+    ]
+    both = fft.irfftn(
+        fft.rfftn(wanted.astype(np.float32), shape)
+        * np.conj(fft.rfftn(drawn.astype(np.float32), shape)),
+        shape,
+    )
+    lags = [np.arange(-r, r + 1) for r in reach]
+    near = both[np.ix_(*(lag % n for lag, n in zip(lags, shape, strict=True)))]
+    sides = [lag * side for lag, side in zip(lags, spacing, strict=True)]
+    distance = np.sqrt(sum(np.ix_(*(side**2 for side in sides))))
+    near = np.where(distance <= FARTHEST_MOVE * _HAIR, np.rint(near), -1)
+    # Of equally good moves the shortest.
+    shortest = np.where(near == near.max(), distance, np.inf)
+    best = np.unravel_index(int(np.argmin(shortest)), near.shape)
+    sizes = np.count_nonzero(drawn), np.count_nonzero(wanted)
+    gain = _dice(float(near[best]), *sizes) - _as_is(drawn, wanted)
+    return _edit(gain, float(distance[best]))
+
+
+def _piece(drawn: Mask, wanted: Mask, differing: Mask) -> Edit:
+    """Give the largest piece of what differs to the other side."""
+    neighbours = ndimage.generate_binary_structure(3, 1)
+    pieces, number = ndimage.label(ndimage.binary_opening(differing, neighbours))
+    if not number:
+        return Edit()
+    largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    gain = _as_is(drawn ^ largest, wanted) if (drawn ^ largest).any() else 0.0
+    share = np.count_nonzero(largest) / np.count_nonzero(drawn)
+    return _edit(gain - _as_is(drawn, wanted), share)
+
+
+def _edit(gain: float, by: float) -> Edit:
+    return Edit(gain, by) if gain > 1e-6 else Edit()
+
+
+def edits_of_cases(
+    files: Mapping[str, tuple[str, str]], ignore: int | None, threads: int
+) -> pd.DataFrame:
+    """`edits` of all cases, several at a time.
+
+    Args:
+        files: case to its label map and the model's.
+        ignore: number of the voxels that nobody labelled, which count nowhere; or None.
+        threads: how many cases are in memory at a time.
+
+    Returns:
+        `case, edit, gain, by`, a row for each case and sort of edit.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    def one(case: str) -> pd.DataFrame:
+        image, predicted = (sitk.ReadImage(path) for path in files[case])
+        labels, drawn = (sitk.GetArrayFromImage(read) for read in (image, predicted))
+        if ignore is not None:
+            drawn = np.where(labels == ignore, 0, drawn)
+            labels = np.where(labels == ignore, 0, labels)
+        found = edits(labels, drawn, image.GetSpacing()[::-1])
+        rows = [(case, name, edit.gain, edit.by) for name, edit in found.items()]
+        return pd.DataFrame(rows, columns=["case", "edit", "gain", "by"])
+
+    with ThreadPoolExecutor(max(1, threads)) as executor:
+        return pd.concat(executor.map(one, files), ignore_index=True)
+
+
+def read_edits(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read `edits.tsv`; names stay text, whatever they look like."""
+    text = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
+    return text.astype({"gain": float, "by": float})
