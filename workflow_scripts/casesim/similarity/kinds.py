@@ -47,11 +47,14 @@ AS_STRONG = 0.9
 # Precision or recall that is no lower than this counts as untouched.
 UNTOUCHED = 2.0
 # Others contradict a label map by less than this: too little to act on, whatever the z.
-SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05, "edit": 0.02}
+SMALLEST_EFFECT = {"volume": 0.08, "dice": 0.05}
 # Two labels are exchanged only if exchanging them back is better than not to.
 SMALLEST_GAIN = 0.1
 # A channel is bad by its distance relative to the next channel's (`cohort.channels`).
 BAD_CHANNEL = 1.6
+# An edit explains a map that then fits as usual: within so many robust standard
+# deviations of the median Dice, or within the smallest effect.
+USUAL = 1.0
 # Median Dice by which a judge may fall behind the median of the fine-tuned models.
 WORSE_JUDGE = 0.1
 # What each edit of a label map undoes.
@@ -198,53 +201,54 @@ def _numbers(row: _Side | None, view: _Side) -> pd.DataFrame:
 def _best_edit(
     signatures: Signatures, numbers: pd.DataFrame, is_judge: bool
 ) -> pd.DataFrame:
-    """The change of each label map that stands out most, and what changes gain.
+    """The change of each label map that explains it best, and what changes gain.
 
-    A map that is too large holds all that others draw, one that is too small nothing
-    else. Where that is not so, drawing it otherwise explains nothing, unless it then
-    fits as well as is usual; and it never explains wrong labels within.
+    An edit explains a map if it then fits as well as is usual: what else is wrong with
+    a hard case, or a map of another image, is still so afterwards. Nor does another
+    border explain that labels are wrong within.
 
     Args:
         signatures, numbers: as elsewhere.
         is_judge: whether the base model, whose edits they are, is asked at all.
 
     Returns:
-        By case: `edit` (empty where none gains anything), `edit_gain` of Dice, `edit_z`
-        and `edit_by`; `too_large` and `too_small`, the largest gain of any edit that
-        undoes such a map. NaN where edits were not looked for.
+        By case: `edit` (empty where none explains anything), its `edit_gain` of Dice,
+        `edit_z` and `edit_by`; `too_large_z` and `too_small_z`, the largest z of any
+        edit that undoes such a map, whether it explains it or not. NaN where edits were
+        not looked for.
     """
     table = pd.DataFrame(index=numbers.index)
     side = _side(signatures, "edits", list(numbers.index)) if is_judge else None
     if side is None or signatures.changes is None:
-        nothing = dict.fromkeys(("gain", "z", "by"), np.nan)
-        table = table.assign(edit="", **{f"edit_{k}": v for k, v in nothing.items()})
-        return table.assign(too_large=np.nan, too_small=np.nan)
+        names = ("edit_gain", "edit_z", "edit_by", "too_large_z", "too_small_z")
+        return table.assign(edit="", **dict.fromkeys(names, np.nan))
     gains, z = (
         values.droplevel("region", axis=1)[list(EDITS)]
         for values in (side.value, side.z)
     )
     by = signatures.changes.pivot(index="case", columns="edit", values="by")
     by = by.reindex(index=table.index, columns=list(EDITS))
-    of = {kind: [e for e in EDITS if UNDONE[e] == kind] for kind in (OVER, UNDER)}
-    for measure, kind in (("precision", OVER), ("recall", UNDER)):
-        touched = numbers[f"others_{measure}_z"] <= -UNTOUCHED
-        wrong_within = numbers["others_labels_z"] <= -STRONG_ALONE
-        for edit in of[kind]:
-            after = numbers["others_dice"] + gains[edit]
-            fails = touched & (after < -SMALLEST_EFFECT["dice"])
-            z[edit] = z[edit].mask(fails | wrong_within, 0.0)
-    z = z.fillna(0.0)
-    best = z.to_numpy().argmax(axis=1)
-    each = np.arange(len(z)), best
-    found = z.to_numpy()[each] > 0
+    dice, dice_z = numbers["others_dice"], numbers["others_dice_z"]
+    spread = (dice / dice_z).abs().median()
+    least = -max(SMALLEST_EFFECT["dice"], USUAL * spread)
+    explains = gains.add(dice, axis=0) >= least
+    wrong_within = numbers["others_labels_z"] <= -STRONG_ALONE
+    for edit in EDITS:
+        if edit != MOVED:
+            explains[edit] &= ~wrong_within
+    told = z.where(explains, 0.0).fillna(0.0)
+    best = told.to_numpy().argmax(axis=1)
+    each = np.arange(len(told)), best
+    found = told.to_numpy()[each] > 0
     names = np.array(EDITS, dtype=object)[best]
+    of = {kind: [e for e in EDITS if UNDONE[e] == kind] for kind in (OVER, UNDER)}
     return table.assign(
         edit=np.where(found, names, ""),
         edit_gain=np.where(found, gains.to_numpy(float)[each], 0.0),
-        edit_z=np.where(found, z.to_numpy(float)[each], 0.0),
+        edit_z=np.where(found, told.to_numpy(float)[each], 0.0),
         edit_by=np.where(found, by.to_numpy(float)[each], 0.0),
-        too_large=gains[of[OVER]].max(axis=1),
-        too_small=gains[of[UNDER]].max(axis=1),
+        too_large_z=z[of[OVER]].max(axis=1),
+        too_small_z=z[of[UNDER]].max(axis=1),
     )
 
 
@@ -300,6 +304,9 @@ def _strengths(numbers: pd.DataFrame) -> pd.DataFrame:
         # A direction, unlike a low Dice, is not what a hard case has.
         direction = by_edit[DISPLACED] if kind == DISPLACED else contradicted
         enough = (direction >= STRONG_ALONE) & (taught > 0)
+        # Nor does a hard case fit as usual, if only it is drawn otherwise.
+        if kind in by_edit:
+            enough |= by_edit[kind] >= LARGEST_Z
         least = STRONG**2 / STRONG_ALONE
         both = contradicted * taught.where(~enough, taught.clip(lower=least))
         found[kind] = both.where(agree | enough, 0.0) ** 0.5
@@ -315,13 +322,12 @@ def _decide(
 ) -> tuple[str, float]:
     """The strongest label kind that is strong enough; else hard, or nothing."""
     alone = bool(np.isnan(numbers["row_dice"]))
-    helps = numbers["edit_gain"] >= SMALLEST_EFFECT["edit"]
     enough = {
-        OVER: _matters(numbers["too_large"], -numbers["others_volume"]),
-        UNDER: _matters(numbers["too_small"], numbers["others_volume"]),
-        DISPLACED: (numbers["edit"] == MOVED and helps)
-        or min(numbers["others_dice"], numbers["others_labels"])
-        <= -SMALLEST_EFFECT["dice"],
+        OVER: _matters(numbers["too_large_z"], -numbers["others_volume"]),
+        UNDER: _matters(numbers["too_small_z"], numbers["others_volume"]),
+        # What lies elsewhere does not fit as a whole, whatever its labels.
+        DISPLACED: numbers["others_dice"] <= -SMALLEST_EFFECT["dice"]
+        or numbers["edit"] == MOVED,
         EXCHANGED: numbers["gain"] >= SMALLEST_GAIN,
     }
     least = STRONG_ALONE if alone else STRONG
@@ -340,11 +346,11 @@ def _decide(
     return NOTHING, 0.0
 
 
-def _matters(gain: float, volume: float) -> bool:
+def _matters(edit_z: float, volume: float) -> bool:
     """Whether a map of another size would fit better; by volume where nobody tried."""
-    if np.isnan(gain):
+    if np.isnan(edit_z):
         return volume >= SMALLEST_EFFECT["volume"]
-    return gain >= SMALLEST_EFFECT["edit"]
+    return edit_z >= UNTOUCHED
 
 
 def _worst_channel(channels: pd.DataFrame | None, cases: Sequence[str]) -> pd.DataFrame:

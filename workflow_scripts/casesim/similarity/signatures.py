@@ -50,7 +50,7 @@ SMALLEST_SPREAD = {
     "exchange": 0.03,
     # Gains of Dice, by what right maps gain: where they differ from what models draw
     # anyway there are pieces, but hardly a move helps.
-    MOVED: 0.007,
+    MOVED: 0.01,
     **dict.fromkeys((NARROWER, WIDER), 0.0125),
     **dict.fromkeys((REMOVED, ADDED), 0.03),
 }
