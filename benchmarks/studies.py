@@ -121,7 +121,7 @@ class Run:
     def make_base(self, deadline: float = math.inf) -> bool:
         """Cohort and channels, the base model and its cells on the pool."""
         pool = self.study.cohort.pool
-        files = ["results/cohort.tsv", "results/channels.tsv"]
+        files = [f"results/{n}.tsv" for n in ("cohort", "channels", "edits")]
         files += [f"results/scores/base/{case}.json" for case in pool]
         if all((self.work / path).exists() for path in files):
             return True
@@ -148,14 +148,18 @@ class Run:
         """
         from casesim.cohort.channels import read_channels
         from casesim.inference import errors, overlap
+        from casesim.similarity.edits import read_edits
         from casesim.similarity.kinds import classify
         from casesim.similarity.signatures import positions, signatures
 
         pool, labels = self.study.cohort.pool, self.study.foreground
         if folds:
+            # Of what they draw only counts are kept: there are no edits.
+            changes = None
             paths = [self.results / f"evidence/label_quality/{c}.json" for c in pool]
             records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         else:
+            changes = read_edits(self.results / "edits.tsv")
             paths = [self.results / f"scores/base/{case}.json" for case in pool]
             records = [overlap.read_record(path) for path in paths]
         found = signatures(
@@ -163,6 +167,7 @@ class Run:
             errors.of_one_model(records, list(labels), pool),
             positions(self.study.config["regions"], labels),
             self.study.cohort.patients,
+            changes,
         )
         channels = read_channels(self.results / "channels.tsv")
         return classify(found, self.train, channels)

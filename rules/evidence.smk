@@ -32,6 +32,7 @@ rule quick_look:
     """What the base model, and cleanlab out of fold, say before any fine-tune."""
     input:
         base=list_scores("base", COHORT.pool),
+        edits="results/edits.tsv",
         channels="results/channels.tsv",
         label_quality=expand(
             "results/evidence/label_quality/{case}.json", case=STUDY.folds

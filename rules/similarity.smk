@@ -93,6 +93,28 @@ rule dendrogram:
         "../workflow_scripts/similarity/dendrogram.py"
 
 
+rule label_edits:
+    """Which single change of each label map would make it fit the base model's."""
+    input:
+        labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.pool),
+        predictions=expand("results/predictions/base/{case}.nii.gz", case=COHORT.pool),
+    output:
+        table="results/edits.tsv",
+    log:
+        "logs/label_edits.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime="1h",
+    params:
+        cases=COHORT.pool,
+        ignore=COHORT.targets.ignore,
+    script:
+        "../workflow_scripts/similarity/label_edits.py"
+
+
 rule case_effects:
     """Which train cases to review first, and which error each of them looks like."""
     input:
@@ -101,6 +123,7 @@ rule case_effects:
         rows=expand("results/errors/finetuned/{case}.tsv", case=COHORT.train),
         # Cell by cell: the model's whole row holds the held-out cases, too.
         base=list_scores("base", COHORT.pool),
+        edits="results/edits.tsv",
         channels="results/channels.tsv",
         label_quality=expand(
             "results/evidence/label_quality/{case}.json", case=STUDY.judged

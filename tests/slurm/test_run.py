@@ -102,10 +102,10 @@ def test_submissions_are_as_computed(outcome: Outcome) -> None:
     assert number["augment_case"] == POOL
     # One was cancelled, and submitted again.
     assert number["finetune"] == POOL + 1
-    once = ("check_cohort", "plan", "train_base", "channels")
-    assert [number[rule] for rule in once] == [1] * 4
+    once = ("check_cohort", "plan", "train_base", "channels", "label_edits")
+    assert [number[rule] for rule in once] == [1] * 5
     assert number["retrain"] == 1
-    assert len(outcome.jobs) == models + 2 * CASES + 2 * POOL + 1 + 4 + 1
+    assert len(outcome.jobs) == models + 2 * CASES + 2 * POOL + 1 + 5 + 1
 
 
 def test_requests_are_as_computed(outcome: Outcome) -> None:

@@ -63,6 +63,8 @@ ROWS = (
 MATRIX = {"similarity_matrix"}
 TREE = {"cluster", "heatmap", "dendrogram", "stability"}
 EFFECTS = {"case_effects"}
+# Of what the base model draws.
+EDITS = {"label_edits"}
 REMOVALS = each("choose_removals", ARMS)
 RETRAININGS = (
     each("retrain", ARMS)
@@ -80,6 +82,7 @@ ALL = (
     | BASE
     | ROWS
     | AFTER_ROWS
+    | EDITS
     | {"cohort_gallery", "channels"}
 )
 
@@ -212,7 +215,7 @@ def touched(study: Study) -> Jobs:
 
 def base_epochs(study: Study) -> Jobs:
     study.set("training", base={"epochs": 31})
-    return BASE | ROWS | AFTER_ROWS | CONFIG_KEPT
+    return BASE | EDITS | ROWS | AFTER_ROWS | CONFIG_KEPT
 
 
 def finetune_epochs_and_a_judge(study: Study) -> Jobs:

@@ -275,7 +275,7 @@ def test_each_case_has_a_kind_and_its_numbers(finished: Checkout) -> None:
     assert set(table["kind"].map(kinds.short)) <= set(kinds.KINDS)
     assert table["rank"].tolist() == list(range(1, 7))
     sides = pd.read_csv(results / "signatures.tsv", sep="\t")
-    assert set(sides["side"]) == {"row", "column", "base"}
+    assert set(sides["side"]) == {"row", "column", "base", "edits"}
     # By hand, from the predictions: the model of one case on all others.
     case = table["case"].iloc[0]
     pool = sorted(table["case"])
@@ -313,7 +313,7 @@ def test_the_quick_look_ends_with_every_pool_case(finished: Checkout) -> None:
     assert table["rank"].tolist() == list(range(1, 7))
     assert set(table["kind"].map(kinds.short)) <= set(kinds.KINDS)
     sides = pd.read_csv(finished.path("results/quick/signatures.tsv"), sep="\t")
-    assert set(sides["side"]) == {"base"}
+    assert set(sides["side"]) == {"base", "edits"}
     # The counts of the model that never saw the case are those of its whole image.
     path = finished.path(f"results/evidence/label_quality/{table['case'].iloc[0]}.json")
     record = json.loads(path.read_text())

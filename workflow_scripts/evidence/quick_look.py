@@ -14,6 +14,7 @@ def main() -> None:
     with logged(snakemake.log[0]):
         from casesim.cohort.channels import read_channels
         from casesim.inference import errors, overlap
+        from casesim.similarity.edits import read_edits
         from casesim.similarity.kinds import classify
         from casesim.similarity.review import review_quickly
         from casesim.similarity.signatures import positions, signatures
@@ -29,6 +30,7 @@ def main() -> None:
             None,
             errors.of_one_model(cells, list(labels), pool),
             positions(snakemake.params.regions, labels),
+            changes=read_edits(snakemake.input.edits),
         )
         dice = overlap.score_table(cells)
         dice = dice[dice["region"] == snakemake.params.region]

@@ -22,6 +22,7 @@ def main() -> None:
         from casesim.inference import errors, overlap
         from casesim.report import effects as figure
         from casesim.similarity.clustering import read_clusters
+        from casesim.similarity.edits import read_edits
         from casesim.similarity.effects import case_effects
         from casesim.similarity.kinds import classify
         from casesim.similarity.matrix import read_matrix
@@ -38,7 +39,8 @@ def main() -> None:
         dice = dice[dice["region"] == snakemake.params.region]
         regions = positions(snakemake.params.regions, labels)
         by_base = errors.of_one_model(cells, list(labels), pool)
-        alone = signatures(None, by_base, regions)
+        changes = read_edits(snakemake.input.edits)
+        alone = signatures(None, by_base, regions, changes=changes)
         found = signatures(
             errors.from_tables(rows, list(labels)).select(
                 [f"finetuned/{case}" for case in train], pool
@@ -46,6 +48,7 @@ def main() -> None:
             by_base,
             regions,
             patients=snakemake.params.patients,
+            changes=changes,
         )
         table = review(
             case_effects(

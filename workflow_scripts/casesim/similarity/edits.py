@@ -167,7 +167,7 @@ def _piece(drawn: Mask, wanted: Mask, differing: Mask) -> Edit:
 
 
 def _edit(gain: float, by: float) -> Edit:
-    return Edit(gain, by) if gain > 1e-6 else Edit()
+    return Edit(float(gain), float(by)) if gain > 1e-6 else Edit()
 
 
 def edits_of_cases(

@@ -362,19 +362,33 @@ def _worst_channel(channels: pd.DataFrame | None, cases: Sequence[str]) -> pd.Da
     return worst[list(empty)].reindex(list(cases))
 
 
+def _in_words(numbers: Mapping[Any, Any]) -> str:
+    """What is done to a label map: "drawn 2 mm narrower"."""
+    edit, by = numbers["edit"], numbers["edit_by"]
+    if edit == MOVED:
+        return f"moved by {by:.3g} mm"
+    if edit in (REMOVED, ADDED):
+        return f"with a piece of {by:.0%} of it {edit}"
+    return f"drawn {by:.3g} mm {edit}"
+
+
 def _evidence(kind: str, numbers: Mapping[Any, Any], image: Mapping[Any, Any]) -> str:
     """The numbers behind a kind, in words."""
     taught = not np.isnan(numbers["row_dice"])
     plain = short(kind)
+    undone = UNDONE.get(numbers["edit"]) == plain
+    better = f"{_in_words(numbers)}, it fits by {numbers['edit_gain']:+.2f} Dice; "
     if plain in (OVER, UNDER):
         others, row = np.exp([numbers["others_volume"], numbers["row_volume"]])
         text = f"others draw {others:.2f} times the usual share of it"
+        text = better + text if undone else text
         return f"{text}, its model {row:.2f} times that of others" if taught else text
     if plain == DISPLACED:
         text = (
             f"others match it by {numbers['others_precision']:+.2f} in precision and "
             f"{numbers['others_recall']:+.2f} in recall"
         )
+        text = better + text if undone else text
     elif plain == EXCHANGED:
         text = f"exchanged back, the two labels match by {numbers['gain']:+.2f} Dice"
         gain = f"{numbers['row_exchange']:+.2f}"

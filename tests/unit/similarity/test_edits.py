@@ -1,0 +1,188 @@
+"""Edits of label maps: by hand, against trying them all, and what must not matter."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage
+
+from casesim.similarity.edits import (
+    ADDED,
+    EDITS,
+    FARTHEST_BORDER,
+    FARTHEST_MOVE,
+    MOVED,
+    NARROWER,
+    REMOVED,
+    WIDER,
+    Edit,
+    edits,
+    edits_of_cases,
+    read_edits,
+)
+
+EVEN = (1.0, 1.0, 1.0)
+
+
+def ball(radius: float, centre: tuple[int, int, int] = (12, 15, 15)) -> np.ndarray:
+    grid = np.indices((24, 30, 30))
+    away = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))
+    return (away <= radius**2).astype(np.uint8)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def blobs(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two maps that resemble each other, as a reference and a prediction do."""
+    draw = np.random.default_rng(seed)
+    shared, own = (
+        ndimage.gaussian_filter(draw.standard_normal((14, 22, 20)), 2.5)
+        for _ in range(2)
+    )
+    reference = shared + 0.3 * own > 0.3 * shared.std()
+    return np.roll(reference, seed % 4, axis=1), shared > 0.5 * shared.std()
+
+
+def test_a_map_that_fits_gains_nothing() -> None:
+    found = edits(ball(6), ball(6), EVEN)
+    assert found == {name: Edit() for name in EDITS}
+
+
+def test_a_row_of_voxels_by_hand() -> None:
+    drawn, wanted = np.zeros((2, 1, 1, 12), np.uint8)
+    drawn[..., 2:8] = 3  # six voxels of any label
+    wanted[..., 3:7] = 1  # four of them: Dice 8 / 10
+    found = edits(drawn, wanted, (9.0, 9.0, 2.0))
+    # One voxel (2 mm) off each end: Dice 1.
+    assert found[NARROWER] == Edit(pytest.approx(0.2), 2.0)
+    assert found[WIDER] == found[MOVED] == Edit()
+    # One voxel at each end is a rim: no piece.
+    assert found[REMOVED] == Edit()
+
+
+def test_each_defect_is_undone_by_its_edit() -> None:
+    found = edits(ball(8), ball(6), EVEN)
+    assert max(EDITS, key=lambda name: found[name].gain) == NARROWER
+    assert found[NARROWER].gain == pytest.approx(1 - dice(ball(8), ball(6)), abs=0.05)
+    assert found[NARROWER].by == 2
+    found = edits(ball(4), ball(6), EVEN)
+    assert max(EDITS, key=lambda name: found[name].gain) == WIDER
+    assert found[WIDER].by == 2
+    found = edits(ball(6), ball(6, (12, 19, 12)), EVEN)
+    assert max(EDITS, key=lambda name: found[name].gain) == MOVED
+    assert found[MOVED].by == pytest.approx(5)
+    assert found[MOVED].gain == pytest.approx(1 - dice(ball(6), ball(6, (12, 19, 12))))
+    half = ball(6)
+    half[:, :15] = 0
+    found = edits(half, ball(6), EVEN)
+    assert max(EDITS, key=lambda name: found[name].gain) == ADDED
+    missing = ball(6).sum() / half.sum() - 1
+    assert found[ADDED].by == pytest.approx(missing, abs=0.15)  # the rim stays
+    found = edits(ball(6), half, EVEN)
+    assert max(EDITS, key=lambda name: found[name].gain) == REMOVED
+
+
+def tried(
+    drawn: np.ndarray, wanted: np.ndarray, spacing: tuple[float, ...]
+) -> dict[str, float]:
+    """The gains, by making each map and comparing it."""
+    found = dict.fromkeys((NARROWER, WIDER, MOVED), 0.0)
+    now, step = dice(drawn, wanted), min(spacing)
+    away = ndimage.distance_transform_edt(~drawn, sampling=spacing)
+    deep = ndimage.distance_transform_edt(drawn, sampling=spacing)
+    for i in range(1, max(2, int(FARTHEST_BORDER / step + 1e-6)) + 1):
+        reach = i * step + 1e-6
+        found[WIDER] = max(found[WIDER], dice(drawn | (away <= reach), wanted) - now)
+        if (deep > reach).any() or wanted.any():
+            narrow = dice(deep > reach, wanted)
+            found[NARROWER] = max(found[NARROWER], narrow - now)
+    reach = [int(FARTHEST_MOVE / side + 1e-6) for side in spacing]
+    room = [(r, r) for r in reach]
+    drawn, wanted = np.pad(drawn, room), np.pad(wanted, room)
+    for move in product(*(range(-min(r, 5), min(r, 5) + 1) for r in reach)):
+        length = np.linalg.norm(np.multiply(move, spacing))
+        if length <= FARTHEST_MOVE + 1e-6:
+            moved = np.roll(drawn, move, axis=(0, 1, 2))
+            found[MOVED] = max(found[MOVED], dice(moved, wanted) - now)
+    return found
+
+
+@pytest.mark.parametrize("spacing", [EVEN, (4.2, 4.2, 4.2), (5.0, 1.0, 0.8)])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_edit_is_better_than_what_trying_them_all_finds(
+    spacing: tuple[float, float, float], seed: int
+) -> None:
+    drawn, wanted = blobs(seed)
+    found = edits(drawn.astype(int), wanted.astype(int), spacing)
+    for name, gain in tried(drawn, wanted, spacing).items():
+        assert found[name].gain == pytest.approx(gain, abs=1e-9), name
+
+
+def test_the_edge_of_the_image_is_no_border() -> None:
+    """Half of the volume is labelled, to its edges on five sides."""
+    drawn, wanted = np.zeros((2, 8, 10, 12), np.uint8)
+    drawn[:, :, :7], wanted[:, :, :5] = 1, 1
+    found = edits(drawn, wanted, EVEN)
+    assert found[NARROWER] == Edit(pytest.approx(1 - 10 / 12), 2.0)
+    assert edits(wanted, drawn, EVEN)[WIDER] == Edit(pytest.approx(1 - 10 / 12), 2.0)
+
+
+def test_empty_maps_gain_nothing_and_shapes_must_agree() -> None:
+    nothing = np.zeros_like(ball(3))
+    for pair in ((nothing, ball(3)), (ball(3), nothing)):
+        assert edits(*pair, EVEN) == {name: Edit() for name in EDITS}
+    whole = np.ones((4, 4, 4), np.uint8)
+    assert edits(whole, whole, EVEN) == {name: Edit() for name in EDITS}
+    with pytest.raises(ValueError, match="differ"):
+        edits(ball(3), ball(3)[1:], EVEN)
+
+
+def test_axes_may_be_exchanged() -> None:
+    drawn, wanted = blobs(1)
+    spacing = (3.0, 1.0, 2.0)
+    found = edits(drawn.astype(int), wanted.astype(int), spacing)
+    order = (2, 0, 1)
+    turned = edits(
+        drawn.transpose(order).astype(int),
+        wanted.transpose(order).astype(int),
+        [spacing[i] for i in order],
+    )
+    for name in (NARROWER, WIDER, MOVED):
+        assert turned[name].gain == pytest.approx(found[name].gain)
+
+
+def write(path: Path, labels: np.ndarray) -> str:
+    image = sitk.GetImageFromArray(labels)
+    image.SetSpacing((1.0, 1.0, 2.0))
+    sitk.WriteImage(image, str(path))
+    return str(path)
+
+
+def test_files_of_cases_in_any_order_and_back(tmp_path: Path) -> None:
+    drawn, wanted = ball(8), ball(6)
+    drawn[:, :8], ignored = 9, drawn.copy()
+    ignored[:, :8] = 0
+    files = {
+        "1": (write(tmp_path / "a.nii.gz", drawn), write(tmp_path / "b.nii.gz", wanted))
+    }
+    files["NA"] = (write(tmp_path / "c.nii.gz", ignored), files["1"][1])
+    table = edits_of_cases(files, 9, 1)
+    # What nobody labelled counts nowhere.
+    by_case = {case: part.drop(columns="case") for case, part in table.groupby("case")}
+    wanted[:, :8] = 0
+    expected = edits(ignored, wanted, (2.0, 1.0, 1.0))
+    found = dict(zip(by_case["1"]["edit"], by_case["1"]["gain"], strict=True))
+    assert found == pytest.approx({name: edit.gain for name, edit in expected.items()})
+    again = edits_of_cases(dict(reversed(files.items())), 9, 2)
+    key = ["case", "edit"]
+    pd.testing.assert_frame_equal(
+        table.sort_values(key, ignore_index=True),
+        again.sort_values(key, ignore_index=True),
+    )
+    table.to_csv(tmp_path / "edits.tsv", sep="\t", index=False)
+    pd.testing.assert_frame_equal(read_edits(tmp_path / "edits.tsv"), table)
