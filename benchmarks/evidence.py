@@ -66,7 +66,7 @@ def outcome(planted: str, kind: str) -> str:
         "corrupted_channel": kinds.BAD_IMAGE,
     }
     named = kinds.short(kind)
-    if named in (kinds.HARD, kinds.NOTHING):
+    if named not in kinds.ERRORS:
         return UNNOTICED
     return RIGHT if named == expected.get(planted) else ANOTHER
 
@@ -77,40 +77,55 @@ def look(run: Run, rows: bool, folds: bool) -> "pd.DataFrame":
 
 
 def named(run: Run, looks: Sequence[str]) -> "pd.DataFrame":
-    """A row for each look and train case: `seed, look, case, planted, strength, grade,
-    kind, strength_of_kind, outcome` (of defects), `accused`."""
+    """A row for each look and train case: `look`, and the columns of `judged`."""
+    import pandas as pd
+
+    tables = []
+    for name in looks:
+        table = judged(run, look(run, *LOOKS[name]))
+        table.insert(1, "look", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def judged(run: Run, table: "pd.DataFrame") -> "pd.DataFrame":
+    """What was planted beside what is named, a row for each case: `seed, case, planted,
+    strength, grade, kind, strength_of_kind, outcome` (of defects), `accused`.
+
+    Args:
+        run: whose cases they are.
+        table: from `kinds.classify`.
+    """
     import pandas as pd
 
     from casesim.cohort import spoil
     from casesim.cohort.phantom import catalogue
-    from casesim.similarity.kinds import HARD, NOTHING, short
+    from casesim.similarity.kinds import ERRORS, short
 
     controls = (*catalogue.CONTROLS, *spoil.CONTROLS)
     rows = []
-    for name in looks:
-        table = look(run, *LOOKS[name])
-        for case in run.train:
-            about = run.study.cohort.case(case)
-            planted, _, text = (about.planted or about.spoilt).partition(":")
-            strength = float(text) if text else float("nan")
-            kind, strong = str(table["kind"][case]), float(table["strength"][case])
-            is_defect = bool(planted) and planted not in controls
-            rows.append(
-                {
-                    "seed": run.seed,
-                    "look": name,
-                    "case": case,
-                    "planted": planted,
-                    "strength": strength,
-                    "grade": grade(planted, strength, bool(about.planted))
-                    if is_defect
-                    else (CONTROL if planted else SOUND),
-                    "kind": kind,
-                    "strength_of_kind": strong,
-                    "outcome": outcome(planted, kind) if is_defect else "",
-                    "accused": short(kind) not in (HARD, NOTHING),
-                }
-            )
+    for case, kind, strong in zip(
+        table.index, table["kind"], table["strength"], strict=True
+    ):
+        about = run.study.cohort.case(case)
+        planted, _, text = (about.planted or about.spoilt).partition(":")
+        strength = float(text) if text else float("nan")
+        is_defect = bool(planted) and planted not in controls
+        rows.append(
+            {
+                "seed": run.seed,
+                "case": case,
+                "planted": planted,
+                "strength": strength,
+                "grade": grade(planted, strength, bool(about.planted))
+                if is_defect
+                else (CONTROL if planted else SOUND),
+                "kind": kind,
+                "strength_of_kind": strong,
+                "outcome": outcome(planted, kind) if is_defect else "",
+                "accused": short(kind) in ERRORS,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -185,13 +200,16 @@ def report(table: "pd.DataFrame", found: "pd.DataFrame") -> str:
         line: list[object] = [name]
         for wanted in (GROSS, MODERATE):
             part = rows[rows["grade"] == wanted]
-            line.append(_share((part["outcome"] == RIGHT).sum(), len(part)))
+            line.append(share((part["outcome"] == RIGHT).sum(), len(part)))
+        part = rows[rows["outcome"] != ""]
+        line.append(share((part["outcome"] == RIGHT).sum(), len(part)))
         for wanted in (SOUND, CONTROL):
             part = rows[rows["grade"] == wanted]
-            line.append(_share(part["accused"].sum(), len(part)))
+            line.append(share(part["accused"].sum(), len(part)))
         lines.append(line)
     head = ["seen by", "gross: right kind", "moderate: right kind"]
-    summary = common.table([*head, "sound: accused", "controls: accused"], lines)
+    head += ["any defect: right kind", "sound: accused", "controls: accused"]
+    summary = common.table(head, lines)
     defects = table[table["outcome"] != ""]
     lines = []
     groups = defects.groupby(["planted", "grade", "strength"], dropna=False, sort=True)
@@ -205,9 +223,10 @@ def report(table: "pd.DataFrame", found: "pd.DataFrame") -> str:
     head = ["planted", "", "strength", *looks]
     kinds = common.table(head, lines)
     return (
-        f"{summary}\n\nOf each planted defect: named right, not noticed, called "
-        f"another kind.\n\n{kinds}\n\nAUROC, {_of_seeds(found)}. Cost beside the base "
-        f"model, in trainings of it.\n\n{aurocs(found)}"
+        f"{summary}\n\nWith Wilson's 95 % interval.\n\nOf each planted defect: named "
+        f"right, not noticed, called another kind.\n\n{kinds}\n\nAUROC, "
+        f"{_of_seeds(found)}. Cost beside the base model, in trainings of it.\n\n"
+        f"{aurocs(found)}"
     )
 
 
@@ -236,8 +255,15 @@ def aurocs(found: "pd.DataFrame") -> str:
     return common.table(head, lines)
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part} of {whole} ({100 * part / whole:.0f} %)" if whole else "-"
+def share(part: int, whole: int) -> str:
+    """A share with Wilson's 95 % interval (J. Am. Stat. Assoc. 22:209, 1927)."""
+    from scipy.stats import binomtest
+
+    if not whole:
+        return "-"
+    span = binomtest(int(part), whole).proportion_ci(method="wilson")
+    percent = [round(100 * value) for value in (part / whole, span.low, span.high)]
+    return f"{part} of {whole} ({percent[0]} %; {percent[1]} to {percent[2]})"
 
 
 def _plain(name: object) -> str:

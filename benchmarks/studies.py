@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -137,40 +137,60 @@ class Run:
         schedule = self.study.config["training"][kind]
         return int(schedule["epochs"] * schedule["iterations_per_epoch"])
 
-    def kinds(self, matrix: "Errors | None", folds: bool) -> "pd.DataFrame":
-        """The kinds of all train cases (`kinds.classify`).
+    @cached_property
+    def by_base(self) -> "tuple[Errors, pd.DataFrame]":
+        """What the base model makes of the pool, and the edits that would fit it."""
+        from casesim.inference import errors, overlap
+        from casesim.similarity.edits import read_edits
+
+        pool, labels = self.study.cohort.pool, list(self.study.foreground)
+        paths = [self.results / f"scores/base/{case}.json" for case in pool]
+        records = [overlap.read_record(path) for path in paths]
+        counts = errors.of_one_model(records, labels, pool)
+        return counts, read_edits(self.results / "edits.tsv")
+
+    @cached_property
+    def by_folds(self) -> "tuple[Errors, None]":
+        """As `by_base`, by models that never saw a case; only counts of them are
+        kept, so there are no edits."""
+        from casesim.inference import errors
+
+        pool, labels = self.study.cohort.pool, list(self.study.foreground)
+        paths = [self.results / f"evidence/label_quality/{c}.json" for c in pool]
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        return errors.of_one_model(records, labels, pool), None
+
+    def kinds(
+        self, matrix: "Errors | None", folds: bool, cases: Sequence[str] | None = None
+    ) -> "pd.DataFrame":
+        """The kinds of train cases (`kinds.classify`).
 
         Args:
             matrix: errors of the fine-tuned models (`finetuned/<case>`) in the pool;
                 None to do without them.
             folds: whether models that never saw a case judge it in the place of the
                 base model.
+            cases: the cohort is taken to consist of these train cases; None for all
+                that there are, with the rest of the pool.
         """
         from casesim.cohort.channels import read_channels
-        from casesim.inference import errors, overlap
-        from casesim.similarity.edits import read_edits
         from casesim.similarity.kinds import classify
         from casesim.similarity.signatures import positions, signatures
 
-        pool, labels = self.study.cohort.pool, self.study.foreground
-        if folds:
-            # Of what they draw only counts are kept: there are no edits.
-            changes = None
-            paths = [self.results / f"evidence/label_quality/{c}.json" for c in pool]
-            records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        else:
-            changes = read_edits(self.results / "edits.tsv")
-            paths = [self.results / f"scores/base/{case}.json" for case in pool]
-            records = [overlap.read_record(path) for path in paths]
+        judge, changes = self.by_folds if folds else self.by_base
+        if cases is not None:
+            judge = judge.select(judge.models, cases)
+            if matrix is not None:
+                matrix = matrix.select([f"finetuned/{case}" for case in cases], cases)
         found = signatures(
             matrix,
-            errors.of_one_model(records, list(labels), pool),
-            positions(self.study.config["regions"], labels),
+            judge,
+            positions(self.study.config["regions"], self.study.foreground),
             self.study.cohort.patients,
             changes,
         )
         channels = read_channels(self.results / "channels.tsv")
-        return classify(found, self.train, channels)
+        return classify(found, self.train if cases is None else cases, channels)
 
 
 @dataclass(frozen=True)

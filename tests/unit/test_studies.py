@@ -110,7 +110,9 @@ def test_the_report_counts() -> None:
     )
     text = evidence.report(table, found)
     assert (
-        "| matrix | 0 of 1 (0 %) | 1 of 2 (50 %) | 0 of 1 (0 %) | 1 of 1 (100 %) |"
+        "| matrix | 0 of 1 (0 %; 0 to 79) | 1 of 2 (50 %; 9 to 91) "
+        "| 1 of 3 (33 %; 6 to 79) "
+        "| 0 of 1 (0 %; 0 to 79) | 1 of 1 (100 %; 21 to 100) |"
     ) in text
     assert "| missed lesion | moderate | 0.3 | 1, 1, 0 |" in text
     assert "| other patient | gross |  | 0, 0, 1 |" in text

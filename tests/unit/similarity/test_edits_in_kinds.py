@@ -48,7 +48,7 @@ def judge(
 ) -> pd.Series:
     table = classify(found(defect, changes(edit, gain, **more), rows), CASES)
     assert not table["kind"][:-1].isin(kinds.LABEL_KINDS).any()
-    return table.loc[LAST]
+    return pd.Series(table.iloc[-1])
 
 
 def test_what_an_edit_gains_is_compared_with_nothing_gained() -> None:

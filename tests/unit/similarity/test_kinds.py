@@ -40,6 +40,21 @@ def test_each_kind_is_named(kind: str, rows: bool) -> None:
     assert (table["evidence"][20:] != "").all()
 
 
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_handful_of_cases_says_nothing_of_what_is_usual(rows: bool) -> None:
+    enough = kinds.FEWEST_CASES
+    defects = [*[SOUND] * (enough - 1), PLANTED[kinds.OVER]]
+    assert judge(defects, rows=rows)["kind"].iloc[-1] == kinds.OVER
+    table = judge(defects[1:], rows=rows)
+    assert set(table["kind"]) == {kinds.TOO_FEW}
+    assert (table["strength"] == 0).all()
+    assert set(table["evidence"]) == {
+        f"what is usual takes {enough} cases, here are {enough - 1}"
+    }
+    # Scores are still there, to be compared with others.
+    assert table["suspicion"].idxmax() == table.index[-1]
+
+
 def test_the_exchanged_labels_are_named() -> None:
     table = judge([SOUND] * 20 + [Defect(exchanged=(0, 2))])
     assert table["kind"].iloc[-1] == "labels exchanged: edema and rim"

@@ -20,6 +20,7 @@ _KIND_STYLE = {
     kinds.BAD_IMAGE: (style.SKY, "P"),
     kinds.HARD: (style.GREEN, "D"),
     kinds.NOTHING: (style.GREY, "o"),
+    kinds.TOO_FEW: (style.GREY, "."),
 }
 
 
@@ -38,6 +39,8 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
     kind_of = effects["kind"].map(kinds.short)
     for kind, (colour, shape) in _KIND_STYLE.items():
         chosen = effects[kind_of == kind]
+        if kind == kinds.TOO_FEW and chosen.empty:
+            continue
         axes.scatter(
             chosen["recipient_effect"],
             chosen["donor_effect"],
@@ -69,7 +72,7 @@ def draw(effects: pd.DataFrame, png: style.Path, svg: style.Path) -> Figure:
         handles=handles, loc="outside right upper", fontsize=9, frameon=False
     )
     figure.canvas.draw()
-    notable = effects[kind_of != kinds.NOTHING]
+    notable = effects[~kind_of.isin([kinds.NOTHING, kinds.TOO_FEW])]
     crowded = _name_points(axes, notable, effects)
     _list_names(
         figure, notable[notable["case"].isin(crowded)], legend.get_window_extent()

@@ -29,8 +29,13 @@ EXCHANGED = "labels exchanged"
 BAD_IMAGE = "bad image"
 HARD = "hard, but consistent"
 NOTHING = "nothing conspicuous"
+TOO_FEW = "too few cases to tell"
 LABEL_KINDS = (OVER, UNDER, DISPLACED, EXCHANGED)
-KINDS = (*LABEL_KINDS, BAD_IMAGE, HARD, NOTHING)
+ERRORS = (*LABEL_KINDS, BAD_IMAGE)
+KINDS = (*ERRORS, HARD, NOTHING, TOO_FEW)
+
+# A cohort of fewer cases does not say what is usual (docs/evidence.md has the figures).
+FEWEST_CASES = 8
 
 # Robust standard deviations beyond which more is not stronger: one side alone must not
 # make a kind.
@@ -90,10 +95,11 @@ def classify(
         channels: from `cohort.channels.compare`; None where images were not looked at.
 
     Returns:
-        Indexed by case: `kind`; `strength`, robust standard deviations (0 for nothing
-        conspicuous); `evidence`, the numbers in words; `channel`, named where the image
-        is bad, `channel_score`; `suspicion`, the strongest support that any label kind
-        has, however weak; and the measures that the rules look at.
+        Indexed by case: `kind`, of fewer than `FEWEST_CASES` cases `TOO_FEW`;
+        `strength`, robust standard deviations (0 for nothing conspicuous); `evidence`,
+        the numbers in words; `channel`, named where the image is bad, `channel_score`;
+        `suspicion`, the strongest support that any label kind has, however weak; and
+        the measures that the rules look at.
     """
     row = _side(signatures, "row", cases)
     judge, view = _view(signatures, cases)
@@ -117,6 +123,9 @@ def classify(
         evidence = _evidence(kind, numbered, looks)
         rows.append({"kind": kind, "strength": strength, "evidence": evidence})
     named = pd.DataFrame(rows, index=pd.Index(cases, name="case"))
+    if len(cases) < FEWEST_CASES:
+        told = f"what is usual takes {FEWEST_CASES} cases, here are {len(cases)}"
+        named[["kind", "strength", "evidence"]] = TOO_FEW, 0.0, told
     named["channel"] = image["channel"].where(named["kind"] == BAD_IMAGE, "")
     named["channel_score"] = image["channel_score"]
     named["suspicion"] = _suspicion(strengths)

@@ -12,7 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from casesim.similarity.kinds import BAD_IMAGE, HARD, LABEL_KINDS, short
+from casesim.similarity.kinds import (
+    BAD_IMAGE,
+    ERRORS,
+    HARD,
+    LABEL_KINDS,
+    TOO_FEW,
+    short,
+)
 
 FIRST = ["rank", "case", "kind", "strength", "evidence", "note", "worst"]
 
@@ -58,7 +65,7 @@ def review(
         table["label_quality"] = table["case"].map(dict(label_quality)).astype(float)
         ranks.append(table["label_quality"].rank())
     table["combined_rank"] = sum(ranks) / len(ranks)
-    accused = table["kind"].map(short).isin([*LABEL_KINDS, BAD_IMAGE])
+    accused = table["kind"].map(short).isin(ERRORS)
     table["note"] = [_note(row) for row in table.to_dict("records")]
     # The order of `effects`, lowest row first, is kept among equals.
     order = table["strength"].where(accused, 0.0)
@@ -93,7 +100,7 @@ def review_quickly(
         table["label_quality"] = table["case"].map(dict(label_quality)).astype(float)
         ranks.append(table["label_quality"].rank())
     table["combined_rank"] = sum(ranks) / len(ranks)
-    accused = table["kind"].map(short).isin([*LABEL_KINDS, BAD_IMAGE])
+    accused = table["kind"].map(short).isin(ERRORS)
     table["_strength"] = -table["strength"].where(accused, 0.0)
     table = table.sort_values(["_strength", "combined_rank", "case"])
     table = table.drop(columns="_strength")
@@ -117,6 +124,8 @@ def _note(row: dict[Any, Any]) -> str:
         return f"not in the worst cluster: a bad image need not spoil a row ({mean})"
     if kind == BAD_IMAGE:
         return f"in the worst cluster by its row ({mean}), whatever the reason"
+    if kind == TOO_FEW:
+        return ""
     if kind not in LABEL_KINDS and row["worst"]:
         what = "it is hard for others, too" if kind == HARD else "others agree with it"
         return (

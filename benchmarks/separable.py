@@ -1,0 +1,130 @@
+"""What could be named at all: right label maps, spoilt in every way and strength.
+
+    python -m benchmarks.separable --work FOLDER --config config/cubes.yaml --seeds 1
+
+FOLDER is one that `benchmarks.evidence` has filled (`--quick` is enough). Each case of
+the pool that nothing was done to is spoilt in the ways of `cohort.spoil`, in several
+strengths, and its edits are looked for against what the base model draws, as the
+workflow does. AUROC and the share that one edit alone is strong enough to accuse are
+those of many cases of each strength. The base model has seen the right maps, and not
+the spoilt ones: a limit from above.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import setting as common
+from benchmarks.evidence import outcome, share
+from benchmarks.studies import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STRENGTHS: dict[str, Sequence[float]] = {
+    "over_segmentation": (1, 2, 3),
+    "under_segmentation": (1, 2, 3),
+    "missed_lesion": (0.1, 0.3, 0.5),
+    "shifted_label": (2, 5, 8),
+    "boundary_noise": (0.5, 1),
+}
+AS_IT_IS = ""
+
+
+def spoilt_again(run: Run, draws: int) -> "pd.DataFrame":
+    """`case, planted, edit, gain`: edits of each untouched case, as it is (planted is
+    empty) and spoilt.
+
+    Args:
+        run: of which the base model's label maps are there.
+        draws: seed of what is drawn.
+    """
+    import pandas as pd
+    import SimpleITK as sitk  # noqa: N813
+
+    from casesim.cohort.spoil import Spoilt, spoil
+    from casesim.similarity.edits import edits
+
+    cohort = run.study.cohort
+    ways = [Spoilt(kind, s) for kind, each in STRENGTHS.items() for s in each]
+    rows = []
+    for case in cohort.pool:
+        about = cohort.case(case)
+        if about.planted or about.spoilt:
+            continue
+        image = sitk.ReadImage(str(run.setting.label(case)))
+        path = run.results / f"predictions/base/{case}.nii.gz"
+        drawn = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        labels, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
+        maps = {AS_IT_IS: labels}
+        for way in ways:
+            maps[way.as_text()] = spoil(labels, way, case, draws, spacing)
+        for planted, changed in maps.items():
+            for name, edit in edits(changed, drawn, spacing).items():
+                rows.append((case, planted, name, edit.gain))
+    return pd.DataFrame(rows, columns=["case", "planted", "edit", "gain"])
+
+
+def report(tables: Sequence["pd.DataFrame"]) -> str:
+    """For each way and strength the edit that undoes it: AUROC, and what is accused."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
+
+    from casesim.similarity.kinds import STRONG_ALONE, UNDONE
+    from casesim.similarity.signatures import SMALLEST_SPREAD
+
+    table = pd.concat(tables, keys=range(len(tables)), names=["run"])
+    table["z"] = table["gain"] / table["edit"].map(SMALLEST_SPREAD)
+    table["undone"] = table["edit"].map(UNDONE)
+    best = table.groupby(["run", "case", "planted", "undone"])["z"].max().unstack()
+    right = best.xs(AS_IT_IS, level="planted")
+    lines = []
+    for planted in table["planted"].unique():
+        part = best.xs(planted, level="planted")
+        kind, _, strength = planted.partition(":")
+        expected = [k for k in best if outcome(kind, k) == "right"]
+        if expected:
+            score = np.concatenate([part[expected[0]], right[expected[0]]])
+            truth = np.arange(len(score)) < len(part)
+            auroc = f"{roc_auc_score(truth, score):.2f}"
+            largest = part.idxmax(axis=1) == expected[0]
+            named = share(
+                int(((part.max(axis=1) >= STRONG_ALONE) & largest).sum()), len(part)
+            )
+        else:
+            auroc = named = "-"
+        accused = share(int((part.max(axis=1) >= STRONG_ALONE).sum()), len(part))
+        lines.append([kind.replace("_", " ") or "as it is", strength, auroc, named])
+        lines[-1].append(accused)
+    head = ["planted", "strength", "AUROC of its edit", "named right by it", "accused"]
+    return common.table(head, lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--config", type=Path, default=common.ROOT / "config/cubes.yaml"
+    )
+    parser.add_argument("--data", type=Path, help="as for benchmarks.evidence")
+    parser.add_argument("--width", type=int, help="as for benchmarks.evidence")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=Path, help="put the table into this file")
+    arguments = parser.parse_args()
+    tables = []
+    for seed in arguments.seeds:
+        run = Run.load(
+            arguments.work.absolute() / f"seed_{seed}",
+            arguments.config,
+            seed,
+            arguments.data,
+            arguments.width,
+        )
+        tables.append(spoilt_again(run, seed))
+    common.publish("What could be named at all", report(tables), arguments.output)
+
+
+if __name__ == "__main__":
+    main()
