@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import setting as common
-from benchmarks.evidence import outcome, share
+from benchmarks.evidence import RIGHT, outcome, share
 from benchmarks.studies import Run
 
 if TYPE_CHECKING:
@@ -78,13 +78,15 @@ def report(tables: Sequence["pd.DataFrame"]) -> str:
     table = pd.concat(tables, keys=range(len(tables)), names=["run"])
     table["z"] = table["gain"] / table["edit"].map(SMALLEST_SPREAD)
     table["undone"] = table["edit"].map(UNDONE)
-    best = table.groupby(["run", "case", "planted", "undone"])["z"].max().unstack()
-    right = best.xs(AS_IT_IS, level="planted")
+    best = table.pivot_table(
+        index=["run", "case"], columns=["planted", "undone"], values="z", aggfunc="max"
+    )
+    right = pd.DataFrame(best[AS_IT_IS])
     lines = []
     for planted in table["planted"].unique():
-        part = best.xs(planted, level="planted")
+        part = pd.DataFrame(best[planted])
         kind, _, strength = planted.partition(":")
-        expected = [k for k in best if outcome(kind, k) == "right"]
+        expected = [k for k in part if outcome(kind, str(k)) == RIGHT]
         if expected:
             score = np.concatenate([part[expected[0]], right[expected[0]]])
             truth = np.arange(len(score)) < len(part)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import evidence, schedule, setting, studies
+from benchmarks import cohort_size, evidence, schedule, separable, setting, studies
 from casesim.similarity import kinds
+from casesim.similarity.edits import EDITS, NARROWER, WIDER
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,41 @@ def test_the_report_counts() -> None:
     assert "| row mean | 2.0 | 0.85 (0.80 to 0.90) |" in text
     one_seed = evidence.aurocs(found.iloc[:1])
     assert "| row mean | 2.0 | 0.80 (0.50 to 1.00) |" in one_seed
+
+
+def test_parts_of_cohorts_are_counted_by_size_and_by_what_is_seen() -> None:
+    rows = [
+        (8, False, evidence.RIGHT, True),
+        (8, False, evidence.ANOTHER, True),
+        (8, True, evidence.RIGHT, True),
+        (8, True, "", True),
+        (12, False, "", False),
+    ]
+    table = pd.DataFrame(rows, columns=["size", "rows", "outcome", "accused"])
+    lines = cohort_size.report(table).splitlines()
+    half, all_of_one = "1 of 2 (50 %; 9 to 91)", "1 of 1 (100 %; 21 to 100)"
+    none = "0 of 1 (0 %; 0 to 79)"
+    right = f"{half} | {half} | - | {all_of_one} | {none} | {all_of_one}"
+    assert lines[2] == f"| 8 | {right} |"
+    assert lines[3] == f"| 12 | - | - | {none} |"
+
+
+def test_what_is_separable_is_counted_by_strength() -> None:
+    """Two cases: one gains 0.1 when it is spoilt, and one in another way."""
+    rows = [(case, "", name, 0.0) for case in "ab" for name in EDITS]
+    gains = {("a", NARROWER): 0.1, ("b", WIDER): 0.1}
+    for case in "ab":
+        for name in EDITS:
+            gain = gains.get((case, name), 0.0)
+            rows.append((case, "over_segmentation:2", name, gain))
+            rows.append((case, "boundary_noise:1", name, gain))
+    table = pd.DataFrame(rows, columns=["case", "planted", "edit", "gain"])
+    lines = separable.report([table]).splitlines()
+    none, half, both = "0 of 2 (0 %; 0 to 66)", "1 of 2 (50 %; 9 to 91)", "2 of 2"
+    assert lines[2] == f"| as it is |  | - | - | {none} |"
+    # Of four pairs of a spoilt and a right one two are told apart, two are alike.
+    assert lines[3].startswith(f"| over segmentation | 2 | 0.75 | {half} | {both}")
+    assert lines[4].startswith(f"| boundary noise | 1 | - | - | {both}")
 
 
 def test_the_schedule_begins_with_what_others_are_compared_with(
