@@ -42,17 +42,12 @@ def main() -> None:
         from casesim.evidence.detection import detection, suspicion_scores
         from casesim.evidence.truth import read_truth
         from casesim.report import detection as figure
+        from casesim.similarity.review import read_cases
 
-        def read(path: str) -> pd.DataFrame:
-            # A case may be called NA: only an empty field is an undefined value.
-            text = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
-            words = ("case", "kind", "evidence", "note", "channel", "pair", "worst")
-            numbers = [str(name) for name in text if name not in words]
-            if "row_mean" in text:
-                text[numbers] = text[numbers].replace("", "nan").astype(float)
-                text["worst"] = text["worst"] == "true"
-            return text
-
+        # A case may be called NA.
+        cohort = pd.read_csv(
+            snakemake.input.cohort, sep="\t", dtype=str, na_filter=False
+        )
         quality = [
             json.loads(Path(path).read_text(encoding="utf-8"))
             for path in snakemake.input.label_quality
@@ -60,9 +55,9 @@ def main() -> None:
         params = snakemake.params
         folder = Path(snakemake.output.table).parents[2]
         table = detection(
-            read_truth(read(snakemake.input.cohort), snakemake.input.truth or None),
+            read_truth(cohort, snakemake.input.truth or None),
             suspicion_scores(
-                read(snakemake.input.cases),
+                read_cases(snakemake.input.cases),
                 {record["case"]: record["label_quality"] for record in quality},
             ),
             {

@@ -26,7 +26,7 @@ def main() -> None:
         from casesim.similarity.effects import case_effects
         from casesim.similarity.kinds import classify
         from casesim.similarity.matrix import read_matrix
-        from casesim.similarity.review import review
+        from casesim.similarity.review import review, write_cases
         from casesim.similarity.signatures import positions, signatures
 
         train, pool = snakemake.params.train, snakemake.params.pool
@@ -64,13 +64,10 @@ def main() -> None:
             ).loc[sorted(train)],
             {record["case"]: record["label_quality"] for record in outside},
         )
-        written = table.assign(worst=table["worst"].map({True: "true", False: "false"}))
-        for content, path in (
-            (written, snakemake.output.table),
-            (found.table, snakemake.output.signatures),
-        ):
-            with atomic_path(path) as temporary:
-                content.to_csv(temporary, sep="\t", index=False)
+        with atomic_path(snakemake.output.table) as temporary:
+            write_cases(table, temporary)
+        with atomic_path(snakemake.output.signatures) as temporary:
+            found.table.to_csv(temporary, sep="\t", index=False)
         figure.draw(table, snakemake.output.png, snakemake.output.svg)
 
 

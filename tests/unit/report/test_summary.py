@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from casesim.report.summary import summarise
-from casesim.similarity.kinds import NOTHING
+from casesim.similarity.kinds import NOTHING, TOO_FEW
 
 CLUSTERING: dict[str, Any] = {
     "cases": [f"c{i}" for i in range(12)],
@@ -49,6 +49,11 @@ def test_the_whole_text() -> None:
         "Open results/pruning/comparison.png and results/similarity/cases.tsv.\n"
     )
     assert len(text.splitlines()) < 15
+
+
+def test_a_few_cases_have_no_kind_but_an_order() -> None:
+    text = summarise(CLUSTERING, cases(TOO_FEW).assign(evidence="few"), None, [])
+    assert "1. c1: too few cases to tell, only the lowest of the rest (" in text
 
 
 def test_who_gains_does_not_lose_less_than_nothing() -> None:

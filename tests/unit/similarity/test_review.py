@@ -1,9 +1,22 @@
 """Kinds, effects and clusters: one ranking, and a note where they differ."""
 
+from pathlib import Path
+
 import pandas as pd
+import pytest
+from unit.similarity.simulated_errors import SOUND, Defect, simulate_errors
 
 from casesim.similarity import kinds
-from casesim.similarity.review import FIRST, review, review_quickly
+from casesim.similarity.edits import EDITS
+from casesim.similarity.kinds import classify
+from casesim.similarity.review import (
+    FIRST,
+    read_cases,
+    review,
+    review_quickly,
+    write_cases,
+)
+from casesim.similarity.signatures import signatures
 
 CASES = [*"abcdef"]
 EFFECTS = pd.DataFrame(
@@ -44,6 +57,27 @@ def test_what_is_accused_comes_first_then_the_lowest_rows() -> None:
     assert table["case"].tolist() == [*"ebfacd"]
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6]
     assert table.columns[: len(FIRST)].tolist() == FIRST
+
+
+@pytest.mark.parametrize("with_edits", [True, False])
+def test_all_that_is_named_is_written_and_read_back(
+    tmp_path: Path, with_edits: bool
+) -> None:
+    errors, base = simulate_errors([SOUND] * 11 + [Defect(grown=0.5)])
+    rows = [(case, name, 0.03, 2.0) for case in errors.cases for name in EDITS]
+    edits = pd.DataFrame(rows, columns=["case", "edit", "gain", "by"])
+    found = signatures(errors, base, {}, changes=edits if with_edits else None)
+    named = classify(found, errors.cases)
+    effects = pd.DataFrame({"case": errors.cases, "rank": range(12)})
+    effects[["donor_effect", "row_mean"]] = 0.1, 0.5
+    clusters = pd.DataFrame({"case": errors.cases, "worst": [*[False] * 11, True]})
+    alone = pd.DataFrame(
+        {"base_dice": 0.5, "base_suspicion": 0.0}, index=pd.Index(errors.cases)
+    )
+    table = review(effects, named, clusters, alone)
+    write_cases(table, tmp_path / "cases.tsv")
+    again = read_cases(tmp_path / "cases.tsv")
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
 
 
 def test_a_note_says_why_cluster_and_kind_differ() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from casesim.similarity.kinds import NOTHING
+from casesim.similarity.kinds import NOTHING, TOO_FEW
 
 NUMBER_TO_REVIEW = 3
 
@@ -67,7 +67,7 @@ def _worst_cluster(clustering: Mapping[str, Any]) -> str:
 def _reason(case: Mapping[Any, Any]) -> str:
     """Why a case is among the first, with the numbers that it rests on."""
     kind = case["kind"]
-    if kind == NOTHING:
+    if kind in (NOTHING, TOO_FEW):
         row = f"other cases {_change(case['donor_effect'])} Dice by its model"
         return f"{kind}, only the lowest of the rest ({row})"
     return f"{kind} ({case['evidence']})"

@@ -7,6 +7,7 @@ one way, and where they differ a note says why.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from casesim.similarity.kinds import (
     TOO_FEW,
     short,
 )
+
+WORDS = ("case", "kind", "evidence", "note", "channel", "pair", "edit")
+"""Columns that hold text; `worst` is true or false, all others are numbers."""
 
 FIRST = ["rank", "case", "kind", "strength", "evidence", "note", "worst"]
 
@@ -109,6 +113,21 @@ def review_quickly(
     first += [name for name in ("label_quality", "combined_rank") if name in table]
     rest = [name for name in table if name not in first]
     return table[[*first, *rest]].reset_index(drop=True)
+
+
+def write_cases(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table of `review`: `cases.tsv`."""
+    written = table.assign(worst=table["worst"].map({True: "true", False: "false"}))
+    written.to_csv(path, sep="\t", index=False)
+
+
+def read_cases(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read `cases.tsv`; a case may be called NA, only an empty field is no number."""
+    text = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
+    numbers = [str(name) for name in text if name not in (*WORDS, "worst")]
+    text[numbers] = text[numbers].replace("", "nan").astype(float)
+    text["worst"] = text["worst"] == "true"
+    return text
 
 
 def _note(row: dict[Any, Any]) -> str:
