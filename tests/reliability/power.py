@@ -20,6 +20,7 @@ _NOT_OURS = ("conda", "conda-archive", "log", "scripts")
 # Loaded by every Python that has its folder on the path.
 HOOK = """
 import os
+import time
 
 _fsync = os.fsync
 
@@ -27,7 +28,8 @@ _fsync = os.fsync
 def fsync(file):
     _fsync(file)
     status = os.fstat(file)
-    line = f"{status.st_dev} {status.st_ino} {status.st_size}\\n"
+    now = time.time_ns()
+    line = f"{status.st_dev} {status.st_ino} {status.st_size} {now}\\n"
     with open(os.environ["SYNCED_FILES"], "a") as journal:
         journal.write(line)
 
@@ -45,11 +47,23 @@ class Journal:
         self._path = folder / "synced.txt"
         self.environment = {"PYTHONPATH": str(folder), "SYNCED_FILES": str(self._path)}
 
-    def synced(self) -> set[tuple[int, ...]]:
+    def synced(self) -> dict[tuple[int, ...], int]:
+        """Device, inode and size of what was synced, and when it was for the last time.
+
+        Of a folder, the names in it were.
+        """
         if not self._path.exists():
-            return set()
-        lines = self._path.read_text().splitlines()
-        return {tuple(map(int, line.split())) for line in lines}
+            return {}
+        lines = [line.split() for line in self._path.read_text().splitlines()]
+        return {tuple(map(int, line[:3])): int(line[3]) for line in lines}
+
+    def has_name(self, path: Path) -> bool:
+        """Whether a file's folder was synced since it is there."""
+        folder, since = path.parent.stat(), path.stat().st_ctime_ns
+        return any(
+            (device, inode) == (folder.st_dev, folder.st_ino) and when >= since
+            for (device, inode, _), when in self.synced().items()
+        )
 
     def unsynced(self, checkout: Checkout) -> list[Path]:
         """What a study has written, and may not survive."""
@@ -95,6 +109,7 @@ def cut(
             continue
         fate = draw.random()
         young = now - status.st_ctime < _SECONDS_OF_THE_JOURNAL
+        young = young and not journal.has_name(path)
         if fate < 0.25 and (path in unsynced or young):
             path.unlink()
             lost["gone"] += 1

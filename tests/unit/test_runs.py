@@ -144,6 +144,25 @@ def test_a_process_that_ended_in_order_has_left_nothing(
     assert arrive(tmp_path) is None
 
 
+def test_its_note_outlives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Snakemake's locks, which come later, would be nobody's for ever."""
+    synced, sync = [], os.fsync
+
+    def note(file: int) -> None:
+        sync(file)
+        there = [path.name for path in (tmp_path / FOLDER).glob("*.json")]
+        synced.append((os.fstat(file).st_ino, there))
+
+    monkeypatch.setattr(os, "fsync", note)
+    arrive(tmp_path)
+    (path,) = (tmp_path / FOLDER).glob("*.json")
+    assert path.stat().st_ino in dict(synced)
+    for folder in (path.parent, path.parent.parent):
+        assert (folder.stat().st_ino, [path.name]) in synced
+
+
 def test_another_process_with_the_same_number_is_not_mistaken(locked: Path) -> None:
     noted_by_the_dead(locked, pid=os.getppid(), started="before")
     assert arrive(locked) == ALONE

@@ -27,7 +27,7 @@ from typing import Any
 
 from casesim import dates, records
 from casesim.errors import UserError
-from casesim.files import atomic_path
+from casesim.files import atomic_path, sync
 from casesim.process_table import (
     is_snakemake,
     process_information,
@@ -175,6 +175,10 @@ def _note(place: Path) -> None:
     note = place / f"{_host()}-{os.getpid()}.json"
     with atomic_path(note) as path:
         path.write_text(json.dumps(_myself()))
+    # After a power cut, Snakemake's locks without this note would stay for ever: it has
+    # to have its name on the disk before there are any.
+    for changed in (place, place.parent):
+        sync(changed)
     process = os.getpid()
 
     def remove() -> None:
