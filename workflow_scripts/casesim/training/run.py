@@ -174,6 +174,7 @@ def train(
 
         run = begin(bool(wanted))
         done = run.iteration
+        failure = ""
         try:
             run.finish(latest, fingerprint, checkpoint_minutes)
         except UserError:
@@ -182,13 +183,16 @@ def train(
             # Before the first iteration it is the compiler's, or comes again without.
             if not wanted or run.iteration > done:
                 raise
-            what = f"The network could not be compiled ({compiling.reason(error)})"
+            failure = compiling.reason(error)
+        # Not in the handler: an error of the second try has another cause.
+        if failure:
+            failure = f"The network could not be compiled ({failure})"
             if compile_network != "auto":
                 raise UserError(
-                    f"{what}. Set training.compile to auto, which goes on without, or "
-                    "to false."
-                ) from error
-            print(f"{what}: going on without, which is slower.", flush=True)
+                    f"{failure}. Set training.compile to auto, which goes on without, "
+                    "or to false."
+                )
+            print(f"{failure}: going on without, which is slower.", flush=True)
             run = begin(False)
             run.finish(latest, fingerprint, checkpoint_minutes)
         began = time.monotonic()
