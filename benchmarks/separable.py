@@ -6,8 +6,9 @@ FOLDER is one that `benchmarks.evidence` has filled (`--quick` is enough). Each 
 the pool that nothing was done to is spoilt in the ways of `cohort.spoil`, in several
 strengths, and its edits are looked for against what the base model draws, as the
 workflow does. AUROC and the share that one edit alone is strong enough to accuse are
-those of many cases of each strength. The base model has seen the right maps, and not
-the spoilt ones: a limit from above.
+those of many cases of each strength. The base model has seen the right maps of the
+pool, and not the spoilt ones: a limit from above. Of held-out cases (`--held-out`) it
+has seen neither.
 """
 
 import argparse
@@ -32,13 +33,14 @@ STRENGTHS: dict[str, Sequence[float]] = {
 AS_IT_IS = ""
 
 
-def spoilt_again(run: Run, draws: int) -> "pd.DataFrame":
+def spoilt_again(run: Run, draws: int, held_out: bool = False) -> "pd.DataFrame":
     """`case, planted, edit, gain`: edits of each untouched case, as it is (planted is
     empty) and spoilt.
 
     Args:
         run: of which the base model's label maps are there.
         draws: seed of what is drawn.
+        held_out: the held-out cases in the place of the pool's.
     """
     import pandas as pd
     import SimpleITK as sitk  # noqa: N813
@@ -49,7 +51,7 @@ def spoilt_again(run: Run, draws: int) -> "pd.DataFrame":
     cohort = run.study.cohort
     ways = [Spoilt(kind, s) for kind, each in STRENGTHS.items() for s in each]
     rows = []
-    for case in cohort.pool:
+    for case in cohort.held_out if held_out else cohort.pool:
         about = cohort.case(case)
         if about.planted or about.spoilt:
             continue
@@ -113,6 +115,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="as for benchmarks.evidence")
     parser.add_argument("--width", type=int, help="as for benchmarks.evidence")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--held-out", action="store_true", help="not the pool's cases")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     tables = []
@@ -124,7 +127,10 @@ def main() -> None:
             arguments.data,
             arguments.width,
         )
-        tables.append(spoilt_again(run, seed))
+        if arguments.held_out:
+            cases = run.study.cohort.held_out
+            run.make([f"results/scores/base/{case}.json" for case in cases])
+        tables.append(spoilt_again(run, seed, arguments.held_out))
     common.publish("What could be named at all", report(tables), arguments.output)
 
 
