@@ -320,7 +320,7 @@ def publish(
     # The file that is written does not matter to who repeats the measurement.
     arguments = shlex.join(sys.argv[1:])
     arguments = re.sub(r"(^| )--output[= ]\S+", "", arguments).strip()
-    arguments = re.sub(r"(--(?:work|data)[= ])\S+", r"\1FOLDER", arguments)
+    arguments = re.sub(r"(--(?:work|data|study)[= ])\S+", r"\1FOLDER", arguments)
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {arguments}".strip()
     machine = describe_machine(packages)
     section = f"## {title}\n\n{body}\n\n`{command}`\n{machine}\n"

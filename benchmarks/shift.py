@@ -156,13 +156,15 @@ def segment(run: Run, case: str, kind: str, folder: Path) -> dict[str, Any]:
     )
     features = table.feature_table(said, agreements, list(labels))
     predicted = fitting.predict_all(run.fits, features)
-    region = run.plan.config["region"]
     ranked = selection.select(
-        predicted[predicted["region"] == region], run.plan.config["temperature"]
+        predicted,
+        run.plan.config["region"],
+        run.study.cohort.foreground_labels,
+        run.plan.config["temperature"],
     )
     final = folder / "adaptive.nii.gz"
     cells.run_ensembles(
-        {"adaptive": selection.members(ranked)},
+        {"adaptive": selection.by_class(ranked)},
         run.models.__getitem__,
         data,
         properties,

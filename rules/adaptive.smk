@@ -152,6 +152,7 @@ rule select_models:
     params:
         role=lambda w: ADAPTIVE.roles[w.case],
         region=config["adaptive"]["region"],
+        labels=COHORT.foreground_labels,
         temperature=config["adaptive"]["temperature"],
         train=COHORT.train,
         top=config["adaptive"]["top"],

@@ -77,7 +77,7 @@ def test_what_was_asked_for(work: Path) -> None:
 
     table, contents = adaptive.read(work, [0, 1, 2])
     found = adaptive.goals(contents, statistics.contrasts(table)["adaptive"])
-    error, correlation, bias, coverage, within, beyond, gap, uniform = found
+    error, correlation, bias, coverage, within, beyond, gap, uniform, paired = found
     assert error.values == pytest.approx([0.5, 0.6, 0.7])
     assert error.mean == pytest.approx(0.6)
     assert all(g.met for g in (correlation, bias, coverage, within, gap, uniform))
@@ -85,17 +85,25 @@ def test_what_was_asked_for(work: Path) -> None:
     assert not beyond.met
     # What all methods of a seed share is no noise between them: 0.04 stays far from 0.
     assert uniform.mean > 0.02
+    assert 0.03 < paired.mean < 0.04
     assert not adaptive.Goal("x", [0.04, 0.04], -0.03, 0.03).met
 
 
 def test_the_report(work: Path) -> None:
-    text = adaptive.report(*adaptive.read(work, [0, 1, 2]))
+    table, contents = adaptive.read(work, [0, 1, 2])
+    of_base = table[(table["method"] == "base") & (table["seed"] == 2)]
+    once = of_base.assign(method="once", dice=of_base["dice"] + 0.02)
+    text = adaptive.report(pd.concat([table, once]), contents)
     lines = {line.split(" | ")[0].strip("| `"): line for line in text.splitlines()}
     assert (
         "Trainings: 3; held-out cases: 20. Training noise (one mean Dice): 0.00" in text
     )
     assert lines["adaptive"].count("+0.0") == 4
     assert "19 random ensembles" in lines
+    # Trained with one seed: beside the base of that seed alone.
+    mean = f"{once['dice'].mean():.3f}"
+    expected = ["20", mean, "+0.020 [0.020, 0.020]", "+0.020 |"]
+    assert lines["once"].split(" | ")[1:] == expected
     assert "| 0.031 (+0.002), 0.031 (+0.002), 0.031 (+0.002) |" in text
     # Nothing was fitted without a scanner.
     assert "a whole scanner" not in lines

@@ -36,6 +36,7 @@ def test_what_tells_the_rows_is_found(method: str) -> None:
     assert found["rank"][method] > 0.9
     assert found["rank"][ALL] > 0.9
     assert all(abs(found["rank"][other]) < 0.6 for other in others)
+    assert found["sound"][method] > 0.8
     assert found["worst"][method] == 1
     assert found["cluster"] > 0.8
 

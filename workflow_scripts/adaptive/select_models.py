@@ -27,7 +27,7 @@ def main() -> None:
         else:
             predicted = fitting.predict_all(fitting.load(snakemake.input.fit), features)
         ranked = selection.select(
-            predicted[predicted["region"] == params.region], params.temperature
+            predicted, params.region, list(params.labels), params.temperature
         )
         removed = [
             name

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from casesim.adaptive import arrivals, outlook
-from casesim.adaptive.selection import select
 
 from .synthetic import cells
-from .test_selection import predicted
+from .test_selection import predicted, select
 
 
 def regions(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from casesim.adaptive import baselines
-from casesim.adaptive.selection import select
+from casesim.adaptive.ensemble import Weight
 
-from .test_selection import predicted
+from .test_selection import predicted, select
 
 TRAIN = ["u", "v", "w", "x", "y"]
 
@@ -26,7 +27,7 @@ def test_ensembles() -> None:
         "random_1",
         "random_2",
     ]
-    assert sum(found["adaptive"].values()) == pytest.approx(1)
+    assert np.sum(list(found["adaptive"].values()), axis=0) == pytest.approx([1, 1, 1])
     assert set(found["uniform_all"]) == {"base", *(f"finetuned/{t}" for t in TRAIN)}
     assert set(found["uniform_without_worst"]) == {
         *("base", "finetuned/v", "finetuned/x", "finetuned/y")
@@ -36,7 +37,7 @@ def test_ensembles() -> None:
 
 
 def test_random_ensembles_differ_by_case_draw_and_seed_and_by_nothing_else() -> None:
-    def drawn(case: str, seed: int) -> dict[str, dict[str, float]]:
+    def drawn(case: str, seed: int) -> dict[str, dict[str, Weight]]:
         return baselines.ensembles(case, selection(), TRAIN, [], 3, 8, seed)
 
     every = [

@@ -41,6 +41,24 @@ def test_weighted_means() -> None:
     )
 
 
+def test_each_class_may_weigh_the_models_in_its_own_way() -> None:
+    of_model = logits()
+    weights = {"one": {"x": [1.0, 3.0, 0.0], "y": [1.0, 1.0, 2.0], "base": [0.0] * 3}}
+    asked = []
+
+    def give(model: str) -> torch.Tensor:
+        asked.append(model)
+        return of_model[model]
+
+    found = combine(weights, give)["one"].exp().numpy()
+    assert asked == ["x", "y"]
+    x, y = (softmax(of_model[name].numpy(), axis=0) for name in "xy")
+    share = np.array([0.5, 0.75, 0.0]).reshape(3, 1, 1, 1)
+    np.testing.assert_allclose(found, share * x + (1 - share) * y, atol=1e-6)
+    with pytest.raises(ValueError, match="weights for 2 classes, x has 3"):
+        combine({"two": {"x": [1.0, 1.0]}}, of_model.__getitem__)
+
+
 def test_one_model_is_itself() -> None:
     of_model = logits()
     found = combine({"alone": {"x": 2.0}}, of_model.__getitem__)["alone"]
@@ -53,7 +71,10 @@ def test_impossible_probabilities_stay_finite() -> None:
     assert torch.isfinite(found).all()
 
 
-@pytest.mark.parametrize("weights", [{}, {"x": 0.0}, {"x": -1.0, "y": 2.0}])
-def test_weights_that_cannot_be_used(weights: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "weights",
+    [{}, {"x": 0.0}, {"x": -1.0, "y": 2.0}, {"x": [1.0, 0, 1], "y": [1.0, 0, 0]}],
+)
+def test_weights_that_cannot_be_used(weights: dict) -> None:
     with pytest.raises(ValueError, match="ensemble bad"):
         combine({"bad": weights}, logits().__getitem__)

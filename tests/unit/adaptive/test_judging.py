@@ -34,7 +34,7 @@ def held_out(fits: dict, seed: int = 5) -> judging.Cells:
     judges = cells(20, seed=seed, prefix="h", region="mean")
     predicted = fitting.predict_all(fits, judges.drop(columns="dice"))
     selections = {
-        str(case): selection.select(rows, 0.02)
+        str(case): selection.select(rows, "mean", ["a"], 0.02)
         for case, rows in predicted.groupby("case")
     }
     keys = ["model", "case", "region", "dice"]
@@ -126,7 +126,7 @@ def test_labels_of_held_out_cases_change_no_selection(fits: dict) -> None:
             judges["dice"] = dice
         predicted = fitting.predict_all(fits, judges)
         return "".join(
-            selection.select(rows, 0.02).to_csv(sep="\t")
+            selection.select(rows, "mean", ["a"], 0.02).to_csv(sep="\t")
             for _, rows in predicted.groupby("case")
         )
 
@@ -141,7 +141,7 @@ def test_without_calibration_the_methods_are_still_compared(fits: dict) -> None:
         given,
         predicted=predicted,
         selections={
-            str(case): selection.select(rows, 0.02)
+            str(case): selection.select(rows, "mean", ["a"], 0.02)
             for case, rows in predicted.groupby("case")
         },
         outlook=outlook.Outlook(np.nan, np.inf, ()),

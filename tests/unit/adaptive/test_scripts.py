@@ -218,7 +218,12 @@ def until_selection(job: Job) -> None:
                 "weights": job.path("weights", f"{case}.json"),
             },
             {
-                **{"role": role, "region": "mean", "temperature": 0.02},
+                **{
+                    "role": role,
+                    "region": "mean",
+                    "temperature": 0.02,
+                    "labels": list(LABELS),
+                },
                 **{"train": TRAIN, "top": 2, "draws": 2, "seed": 0},
                 "ensembles": ENSEMBLES if role == "held_out" else ENSEMBLES[:1],
             },

@@ -5,29 +5,41 @@ import math
 import pandas as pd
 import pytest
 
-from casesim.adaptive.selection import COLUMNS, leaned_on, members, select
+from casesim.adaptive import selection
+from casesim.adaptive.selection import COLUMNS, by_class, leaned_on, members
+
+LABELS = ("edema", "core")
 
 
 def predicted(**dice: float) -> pd.DataFrame:
-    """Predictions by a short name: `b` is the base, others are train cases."""
+    """Predictions by a short name: `b` is the base, others are train cases. The same in
+    each label."""
     models = ["base" if name == "b" else f"finetuned/{name}" for name in dice]
-    return pd.DataFrame(
-        {
-            "model": models,
-            "case": "c",
-            "region": "mean",
-            "predicted_dice": list(dice.values()),
-            "spread": 0.05,
-            "low": 0.1,
-            "high": 0.9,
-            "confidence": [0.9 - 0.1 * i for i in range(len(dice))],
-        }
-    )
+    parts = [
+        pd.DataFrame(
+            {
+                "model": models,
+                "case": "c",
+                "region": region,
+                "predicted_dice": list(dice.values()),
+                "spread": 0.05,
+                "low": 0.1,
+                "high": 0.9,
+                "confidence": [0.9 - 0.1 * i for i in range(len(dice))],
+            }
+        )
+        for region in (*LABELS, "mean")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def select(given: pd.DataFrame, temperature: float) -> pd.DataFrame:
+    return selection.select(given, "mean", LABELS, temperature)
 
 
 def test_weights_by_hand() -> None:
     found = select(predicted(b=0.70, x=0.72, y=0.74, z=0.20), temperature=0.02)
-    assert list(found) == list(COLUMNS)
+    assert list(found) == [*COLUMNS, "weight_edema", "weight_core"]
     assert list(found["model"]) == [
         "finetuned/y",
         "finetuned/x",
@@ -42,8 +54,31 @@ def test_weights_by_hand() -> None:
     assert members(found) == pytest.approx(
         dict(zip(["finetuned/y", "finetuned/x", "base"], expected, strict=False))
     )
+    assert by_class(found) == {
+        model: pytest.approx([weight] * 3) for model, weight in members(found).items()
+    }
     assert leaned_on(found, 2) == ["y", "x"]
     assert leaned_on(found, 9) == ["y", "x", "z"]
+
+
+def test_a_model_is_heard_where_it_is_good() -> None:
+    given = predicted(b=0.7, x=0.7)
+    of_x = given["model"] == "finetuned/x"
+    given.loc[of_x & (given["region"] == "core"), "predicted_dice"] = 0.1
+    found = select(given, 0.02)
+    assert by_class(found) == {
+        "base": pytest.approx([0.75, 0.5, 1.0]),
+        "finetuned/x": pytest.approx([0.25, 0.5, 0.0]),
+    }
+    # A label that nothing is known of: as in the mean.
+    unknown = given.assign(
+        predicted_dice=given["predicted_dice"].where(given["region"] == "mean")
+    )
+    assert by_class(select(unknown, 0.02))["base"] == [0.5] * 3
+    # Asked for one label, the others are weighted as that one.
+    only = selection.select(given, "core", LABELS, 0.02)
+    assert by_class(only) == {"base": [1.0] * 3}
+    assert list(only["model"]) == ["base", "finetuned/x"]
 
 
 def test_the_order_of_rows_does_not_matter_and_ties_go_by_name() -> None:

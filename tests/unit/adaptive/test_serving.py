@@ -72,7 +72,9 @@ def test_arguments_that_make_no_sense(arguments: list[str], message: str) -> Non
         serving.parse_job("/w", arguments)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"a": 1}', '{"a": {"m": "x"}}', "nothing"])
+@pytest.mark.parametrize(
+    "text", ["[]", '{"a": 1}', '{"a": {"m": "x"}}', '{"a": {"m": ["x"]}}', "nothing"]
+)
 def test_weights_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "weights.json"
     with pytest.raises(UserError, match="cannot be read"):
@@ -80,8 +82,8 @@ def test_weights_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match="holds no weights"):
         serving.read_weights(path)
-    path.write_text('{"a": {"m": 1}}')
-    assert serving.read_weights(path) == {"a": {"m": 1.0}}
+    path.write_text('{"a": {"m": 1, "n": [0, 0.5]}}')
+    assert serving.read_weights(path) == {"a": {"m": 1.0, "n": [0.0, 0.5]}}
 
 
 class FakeKeeper:

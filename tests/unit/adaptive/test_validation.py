@@ -167,6 +167,23 @@ def test_table_of_methods() -> None:
     assert [found[name]["base"] for name in ("change", "ci_low", "ci_high")] == [0] * 3
 
 
+def test_noise_from_the_changes_themselves() -> None:
+    changes = np.array([[0.1, 0.3], [0.2, 0.6], [0.3, np.nan]])
+    # Means of seeds 0.2, 0.4, 0.3; of cases 0.2, 0.45.
+    of_seeds, of_cases = 0.01 / 3, 0.25**2 / 2 / 2
+    variance = of_seeds + of_cases
+    df = variance**2 / (of_seeds**2 / 2 + of_cases**2 / 1)
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance)
+    low, high = validation.paired_interval(changes)
+    assert (low, high) == pytest.approx((0.325 - half, 0.325 + half))
+    assert np.isnan(validation.paired_interval(changes[:1])).all()
+    # Of methods that were not trained with the same seeds there is none.
+    table = pd.concat(
+        [rows("adaptive", 0.5, 0.6), *(rows("x", 0.4, 0.5, seed=s) for s in (0, 1))]
+    )
+    assert math.isnan(validation.contrast(table, "adaptive", "x")["paired_low"])
+
+
 def test_contrasts_of_each_target_with_each_baseline() -> None:
     table = experiment(0.0, 1)
     found = validation.contrasts(table)

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from casesim.adaptive.selection import members
+from casesim.adaptive.ensemble import Weight
+from casesim.adaptive.selection import by_class
 from casesim.adaptive.table import BASE, FINETUNED
 
 ADAPTIVE = "adaptive"
@@ -25,10 +26,10 @@ def ensembles(
     size: int,
     draws: int,
     seed: int,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Weight]]:
     """Weights of the models in every ensemble that is made for a held-out case.
 
-    * `adaptive`: the selection's weights;
+    * `adaptive`: the selection's weights, label by label;
     * `uniform_all`: the base and all fine-tuned models alike;
     * `uniform_without_worst`: the same without the models of the worst cluster;
     * `random_<r>`: `size` of all models, drawn anew for each case.
@@ -44,8 +45,8 @@ def ensembles(
     """
     every = [BASE, *(FINETUNED + case for case in train)]
     kept = [m for m in every if m.removeprefix(FINETUNED) not in removed]
-    found = {
-        ADAPTIVE: members(selection),
+    found: dict[str, dict[str, Weight]] = {
+        ADAPTIVE: dict(by_class(selection)),
         UNIFORM: dict.fromkeys(every, 1.0),
         UNIFORM_KEPT: dict.fromkeys(kept, 1.0),
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from casesim.adaptive.table import BASE, FINETUNED
+from casesim.inference.overlap import MEAN
 
 # Models that would be heard less than this are not asked: each is a forward pass.
 LEAST_WEIGHT = 0.01
@@ -14,47 +17,82 @@ COLUMNS = (
     *("rank", "model", "predicted_dice", "low", "high"),
     *("spread", "weight", "confidence", "calibrated"),
 )
+# Of a label: the weight of a model where that label is decided on.
+WEIGHT_OF = "weight_"
 
 
-def select(predicted: pd.DataFrame, temperature: float) -> pd.DataFrame:
+def select(
+    predicted: pd.DataFrame, region: str, labels: Sequence[str], temperature: float
+) -> pd.DataFrame:
     """Rank all models for one case, best first.
 
-    The weight is exp(predicted / temperature) over its sum (a softmax); weights below
-    `LEAST_WEIGHT` are set to 0 and the rest fill up to 1. Where nothing was calibrated,
-    the raw confidence takes the place of the predicted Dice, which stays empty.
+    A model may be good at one label and bad at another (one that was fine-tuned on a
+    case without enhancement, say). So it has a weight for each: exp(predicted /
+    temperature) over its sum (a softmax), of the Dice predicted in that label; weights
+    below `LEAST_WEIGHT` are set to 0 and the rest fill up to 1. `weight` is their mean.
+    Ranked by another region than the mean over labels, models have the same weight
+    everywhere, by what is predicted in that region.
+
+    Where nothing was calibrated, the raw confidence takes the place of the predicted
+    Dice, which stays empty.
 
     Args:
-        predicted: from `regressor.predict`, one case and one region. A model without a
-            value comes last and has no weight; the order of rows does not matter.
+        predicted: from `regressor.predict`, one case, all regions. A model without a
+            value comes last and has no weight; the order of rows does not matter. A
+            label in which no model has a value is weighted as the region is.
+        region: whose predicted Dice ranks.
+        labels: names of the labels without the background, by number.
         temperature: above 0, in units of Dice.
 
     Returns:
-        `COLUMNS`; ties by the model's name.
+        `COLUMNS` and, for each label, `WEIGHT_OF` it; ties by the model's name.
 
     Raises:
-        ValueError: no model has a value.
+        ValueError: no model has a value in the region.
     """
-    calibrated = bool(predicted["predicted_dice"].notna().any())
-    value = predicted["predicted_dice" if calibrated else "confidence"].astype(float)
-    if value.isna().all():
-        raise ValueError("no model has a predicted Dice or a confidence")
-    table = predicted.assign(value=value).sort_values(
+    rows = predicted[predicted["region"] == region]
+    calibrated = bool(rows["predicted_dice"].notna().any())
+    column = "predicted_dice" if calibrated else "confidence"
+    table = rows.assign(value=rows[column].astype(float)).sort_values(
         ["value", "model"], ascending=[False, True], na_position="last"
     )
-    weight = np.exp((table["value"] - table["value"].max()) / temperature).fillna(0)
-    weight = weight / weight.sum()
-    weight = weight.where(weight >= LEAST_WEIGHT, 0)
+    if table["value"].isna().all():
+        raise ValueError("no model has a predicted Dice or a confidence")
+    weights = {}
+    for label in labels:
+        of_label = predicted[predicted["region"] == label].set_index("model")[column]
+        value = of_label.reindex(table["model"]).to_numpy(dtype=float)
+        if region != MEAN or np.isnan(value).all():
+            value = table["value"].to_numpy(dtype=float)
+        weights[WEIGHT_OF + label] = _weights(value, temperature)
     return table.assign(
         rank=range(1, len(table) + 1),
-        weight=weight / weight.sum(),
+        weight=np.mean(list(weights.values()), axis=0),
         calibrated=calibrated,
-    )[list(COLUMNS)].reset_index(drop=True)
+        **weights,
+    )[[*COLUMNS, *weights]].reset_index(drop=True)
+
+
+def _weights(value: np.ndarray, temperature: float) -> np.ndarray:
+    weight = np.nan_to_num(np.exp((value - np.nanmax(value)) / temperature))
+    weight = weight / weight.sum()
+    weight = np.where(weight >= LEAST_WEIGHT, weight, 0)
+    return weight / weight.sum()
 
 
 def members(selection: pd.DataFrame) -> dict[str, float]:
-    """Models that have a weight in the ensemble, with it, best first."""
+    """Models that have a weight in the ensemble, with its mean over labels, by rank."""
     heard = selection[selection["weight"] > 0]
     return dict(zip(heard["model"], heard["weight"].astype(float), strict=True))
+
+
+def by_class(selection: pd.DataFrame) -> dict[str, list[float]]:
+    """The same with their weights in each class, the background first, which has the
+    mean over labels: `ensemble.Weights`."""
+    labels = [name for name in selection if str(name).startswith(WEIGHT_OF)]
+    heard = selection[selection["weight"] > 0]
+    rows = heard[["weight", *labels]].astype(float).to_numpy().tolist()
+    return dict(zip(heard["model"], rows, strict=True))
 
 
 def leaned_on(selection: pd.DataFrame, number: int) -> list[str]:

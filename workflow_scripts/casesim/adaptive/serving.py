@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from casesim.adaptive.ensemble import Weight
 from casesim.errors import UserError
 from casesim.inference.keeping import Keeper
 from casesim.inference.serving import Parser
@@ -159,14 +160,14 @@ class Predictor:
         self._keeper.release()
 
 
-def read_weights(path: Path) -> dict[str, dict[str, float]]:
+def read_weights(path: Path) -> dict[str, dict[str, Weight]]:
     """Weights of the models in each ensemble; `UserError` names a bad file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, Mapping):
             raise ValueError("no ensembles")
         return {
-            str(name): {str(model): float(weight) for model, weight in of_model.items()}
+            str(name): {str(model): _weight(given) for model, given in of_model.items()}
             for name, of_model in content.items()
         }
     except OSError as error:
@@ -178,6 +179,10 @@ def read_weights(path: Path) -> dict[str, dict[str, float]]:
             f"{path} holds no weights of ensembles ({error}). Delete it and run the "
             "workflow again."
         ) from None
+
+
+def _weight(given: Any) -> Weight:
+    return [*map(float, given)] if isinstance(given, list) else float(given)
 
 
 def make_predictor(device: str) -> Predictor:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from casesim.adaptive.baselines import ADAPTIVE, RANDOM
 from casesim.adaptive.table import BASE
-from casesim.pruning.noise import TrainingNoise, against_random
+from casesim.pruning.noise import TrainingNoise, against_random, change_interval
 from casesim.pruning.statistics import (
     RESAMPLES,
     bootstrap_interval,
@@ -112,7 +112,9 @@ def contrast(
     The variance of the interval is s² / S of each of the two, S being how often each
     was trained, plus that of the cases. Methods that share their models (all ensembles
     of the same fine-tunes) share most of that noise, so for them it is too wide;
-    `ci_low` and `ci_high` take the models as given.
+    `ci_low` and `ci_high` take the models as given. Where both were trained with the
+    same seeds, `paired_low` and `paired_high` take the noise from the spread of their
+    own differences between seeds (`paired_interval`).
 
     Args:
         table: `COLUMNS`, one region, all methods.
@@ -121,22 +123,52 @@ def contrast(
         seed: of the resampling.
 
     Returns:
-        `describe`'s statistics, `interval_low`, `interval_high`, `training_sd`, `seeds`
-        (of target and reference), `verdict`, `sentence`.
+        `describe`'s statistics, `interval_low`, `interval_high`, `paired_low`,
+        `paired_high`, `training_sd`, `seeds` (of target and reference), `verdict`,
+        `sentence`.
     """
     found, _, n_target, n_reference = changes(table, target, reference)
     noise = training_noise(table)
     evidence = _evidence(table, target, reference, found, noise, n_target, n_reference)
     decision = verdict(evidence)
     low, high = evidence.interval
+    paired = n_target == n_reference == len(found)
+    paired_low, paired_high = paired_interval(found if paired else found[:1])
     return describe(found, resamples, seed) | {
         "interval_low": low,
         "interval_high": high,
+        "paired_low": paired_low,
+        "paired_high": paired_high,
         "training_sd": noise.sd if noise else math.nan,
         "seeds": [n_target, n_reference],
         "verdict": decision.word,
         "sentence": f"Against {reference}: {decision.sentence}",
     }
+
+
+def paired_interval(found: Array) -> tuple[float, float]:
+    """95 % interval of a mean change, for other cases and other trainings, from the
+    changes themselves.
+
+    The mean change of each seed is one draw: their variance over S, with S - 1 degrees
+    of freedom, and that of the cases (`pruning.noise.change_interval`). It asks for no
+    equal noise of all methods, and has few degrees of freedom.
+
+    Args:
+        found: changes (seed, case), from `changes`.
+
+    Returns:
+        NaN with fewer than two seeds or cases.
+    """
+    by_case = case_means(found)
+    if len(found) < 2 or by_case.size < 2:
+        return math.nan, math.nan
+    by_seed = np.array([mean_or_nan(row[~np.isnan(row)]) for row in found])
+    # Of two trainings, half the variance of their difference each.
+    noise = TrainingNoise(sd_or_nan(by_seed) / math.sqrt(2), len(found) - 1, "seeds")
+    return change_interval(
+        mean_or_nan(by_case), sd_or_nan(by_case), by_case.size, noise, len(found)
+    )
 
 
 def _evidence(

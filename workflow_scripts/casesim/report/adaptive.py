@@ -126,8 +126,8 @@ def _draw_predictions(
     else:
         of = content["adaptive"]
         title += (
-            f"\nmean error of the adaptive segmentation's: {of['mae']:.3f}"
-            f"\nintervals hold {of['coverage']:.0%} of {of['n']} cases "
+            f"\nadaptive segmentation: mean error {of['mae']:.3f}"
+            f"\n{of['coverage']:.0%} of {of['n']} cases in their interval "
             f"({content['level']:.0%} promised)"
         )
         axes.legend(loc="upper left", fontsize=9, frameon=False)
@@ -142,6 +142,7 @@ def _draw_methods(axes: Axes, rows: pd.DataFrame, content: Mapping[str, Any]) ->
     lowest, highest = near["ci_low"].min(), near["ci_high"].max()
     margin = 0.05 * (highest - lowest) + 0.002
     axes.set_xlim(lowest - margin, highest + margin)
+    axes.locator_params(axis="x", nbins=6)
     for y, row in enumerate(rows.to_dict("records")):
         method = str(row["method"])
         colour = style.BLUE if method in _ADAPTIVE else style.GREY
