@@ -47,16 +47,17 @@ def kill_all(checkout: Checkout, running: "subprocess.Popen[bytes]") -> None:
     running.wait()
 
 
-def shift(checkout: Checkout, seconds: float) -> int:
+def shift(checkout: Checkout, seconds: float) -> None:
     """Give all that a study has made another date."""
-    number = 0
+    shifted = set()
     for name in ("results", ".snakemake"):
         for path in checkout.path(name).rglob("*"):
             status = path.lstat()
-            times = (status.st_atime + seconds, status.st_mtime + seconds)
-            os.utime(path, times, follow_symlinks=False)
-            number += path.is_file()
-    return number
+            # A file of two names has one date.
+            if status.st_ino not in shifted:
+                times = (status.st_atime + seconds, status.st_mtime + seconds)
+                os.utime(path, times, follow_symlinks=False)
+                shifted.add(status.st_ino)
 
 
 def test_a_kill_and_a_power_cut(
