@@ -32,7 +32,7 @@ test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest --numprocesses auto --maxprocesses 4 \
 	  --dist loadscope --no-loadscope-reorder
 
-# Hours: what `make test` takes a sample of. Figures go to docs/reliability.md.
+# What `make test` takes a sample of; docs/reliability.md has the figures, and how long it takes.
 reliability: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" RELIABILITY=full RELIABILITY_REPORT=reliability.json \
 	  pytest tests/reliability
