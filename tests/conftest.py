@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,9 +25,12 @@ def share(file: str) -> str:
     path = TESTS.parent / file
     if path.parent == TESTS / "slurm":
         return "slurm"
-    if "finished: Checkout" in path.read_text(encoding="utf-8"):
-        return "finished"
-    return file
+    return "finished" if needs_finished(path) else file
+
+
+@cache
+def needs_finished(path: Path) -> bool:
+    return "finished: Checkout" in path.read_text(encoding="utf-8")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = (
             order.index(shared) if shared in order else 2 + ("unit" in item.path.parts)
         )
-        # It needs the finished run at its end only, while another worker makes that.
-        return place, item.path != TESTS / "slurm" / "test_run.py"
+        # Those without the finished run come while another worker makes that.
+        return place, needs_finished(item.path)
 
     items.sort(key=rank)
 
