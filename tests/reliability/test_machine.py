@@ -178,23 +178,23 @@ def test_power_cuts_at_every_stage(
 
 @pytest.mark.skipif(not FULL, reason="make reliability")
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("hours", [1, -1])
-def test_clock_is_set_at_every_stage(
-    undisturbed: Checkout, tmp_path: Path, count: Counter[str], hours: int
+def test_clock_is_set_back_at_every_stage(
+    undisturbed: Checkout, tmp_path: Path, count: Counter[str]
 ) -> None:
-    """Back: what there is comes from the future; forward: it is older than it was."""
+    """What there is comes from the future. (One that is set forward makes it older, as
+    it is after every pause.)"""
     checkout = Checkout(tmp_path / "study", TINY)
     for rule in ("preprocess_case", "train_base", "finetune"):
         succeeded(checkout.run(*TARGETS, "--until", rule))
-        shift(checkout, hours * HOUR)
+        shift(checkout, HOUR)
     succeeded(checkout.run(MATRIX))
-    shift(checkout, hours * HOUR)
+    shift(checkout, HOUR)
     succeeded(checkout.run(*TARGETS))
     assert tables(checkout) == tables(undisturbed)
     # What is done is not done again, whatever the clock says.
-    shift(checkout, hours * HOUR)
+    shift(checkout, HOUR)
     assert "Nothing to be done" in succeeded(checkout.run(*TARGETS))
-    count["clocks set back or forward"] += 5
+    count["clocks set back"] += 5
 
 
 @pytest.mark.skipif(not FULL, reason="make reliability")
