@@ -198,19 +198,12 @@ def build_ours(
     cuDNN's search of the fastest convolutions.
     """
     import torch
-    from torch._inductor import config
 
     from casesim.nnunet import compiling
-    from casesim.training import step
     from casesim.training.trainer import CaseTrainer
 
     compiling.use_compiler_cache(options["cache"])
-    if "rounded" in options:
-        config.emulate_precision_casts = options["rounded"]
-    if options.get("as_written", False):
-        setattr(compiling, "for_compiling", lambda network: network)  # noqa: B010
-        form = torch.contiguous_format
-        setattr(compiling, "channels_last", lambda network: form)  # noqa: B010
+    set_switches(options)
     trainer = CaseTrainer(
         plans_json,
         task.configuration,
@@ -229,15 +222,31 @@ def build_ours(
         precision=options.get("precision", "float16"),
         compiler=options.get("compiler", "inductor"),
     )
-    if options.get("loss") == "whole":
-        setattr(step, "compile_loss", compile_whole_loss)  # noqa: B010
-    elif options.get("loss") == "none":
-        setattr(step, "compile_loss", lambda loss, compiler: loss)  # noqa: B010
     torch.backends.cudnn.benchmark = options.get("search", False)
     if trainer._step is not None and not options.get("recorded", True):
         trainer._step._record = False
     trainer.begin_epoch(0)
     return trainer
+
+
+def set_switches(options: Mapping[str, Any]) -> None:
+    """Change what of an iteration is compiled, and how, before a trainer is built."""
+    import torch
+    from torch._inductor import config
+
+    from casesim.nnunet import compiling
+    from casesim.training import step
+
+    if "rounded" in options:
+        config.emulate_precision_casts = options["rounded"]
+    if options.get("as_written", False):
+        setattr(compiling, "for_compiling", lambda network: network)  # noqa: B010
+        form = torch.contiguous_format
+        setattr(compiling, "channels_last", lambda network: form)  # noqa: B010
+    if options.get("loss") == "whole":
+        setattr(step, "compile_loss", compile_whole_loss)  # noqa: B010
+    elif options.get("loss") == "none":
+        setattr(step, "compile_loss", lambda loss, compiler: loss)  # noqa: B010
 
 
 def compile_whole_loss(loss: Any, compiler: str) -> Any:

@@ -240,5 +240,7 @@ def test_tmp_is_emptied_again_and_again(
     finally:
         shutil.rmtree(short, ignore_errors=True)
     assert tables(checkout) == tables(undisturbed)
+    # A Snakemake or a script can have had a file of its own there just then.
+    assert failed <= 1 + emptied // 5
     count["times that /tmp was emptied"] += emptied
     count["starts that ended since /tmp was emptied"] += failed

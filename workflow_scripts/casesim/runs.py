@@ -173,12 +173,6 @@ def _is_anybody_here(folder: Path) -> bool:
 def _note(place: Path) -> None:
     """Leave a note that this process is here, until it ends in order."""
     note = place / f"{_host()}-{os.getpid()}.json"
-    with atomic_path(note) as path:
-        path.write_text(json.dumps(_myself()))
-    # After a power cut, Snakemake's locks without this note would stay for ever: it has
-    # to have its name on the disk before there are any.
-    for changed in (place, place.parent):
-        sync(changed)
     process = os.getpid()
 
     def remove() -> None:
@@ -188,6 +182,13 @@ def _note(place: Path) -> None:
                 note.unlink(missing_ok=True)
 
     atexit.register(remove)
+    with atomic_path(note) as path:
+        path.write_text(json.dumps(_myself()))
+    # After a power cut, Snakemake's locks without this note would stay for ever: it has
+    # to have its name on the disk before there are any.
+    with suppress(OSError):
+        for changed in (place, place.parent):
+            sync(changed)
 
 
 def _myself() -> dict[str, Any]:

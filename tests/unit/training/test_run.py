@@ -245,10 +245,13 @@ def test_only_long_trainings_on_a_gpu_are_compiled(tiny_cohort: TinyCohort) -> N
     trainer = CaseTrainer(
         read_json(tiny_cohort.plans), "2d", "all", read_json(tiny_cohort.dataset), CPU
     )
-    assert not trainer.earns_compiling(10**9)
+    for wanted in (True, "auto"):
+        assert not trainer.compiles(wanted, 10**9)
     trainer.device = torch.device("cuda")
-    assert trainer.earns_compiling(10**9)
-    assert not trainer.earns_compiling(100)
+    assert trainer.compiles("auto", 10**9)
+    assert not trainer.compiles("auto", 100)
+    assert trainer.compiles(True, 100)
+    assert not trainer.compiles(False, 10**9)
 
 
 @pytest.fixture
@@ -263,14 +266,16 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
         if compilers[self] is not None:
-            raise RuntimeError("Failed to find C compiler.\nPlease specify via CC.")
+            raise RuntimeError(
+                "backend='inductor' raised:\nFailed to find C compiler.\nSet CC."
+            )
         assert len(multiprocessing.active_children()) <= 1  # those of the failed one?
         outcome: dict[str, Any] = step(self, batch)
         return outcome
 
     monkeypatch.setattr(CaseTrainer, "initialize", initialize_and_note)
     monkeypatch.setattr(CaseTrainer, "train_step", train_step)
-    monkeypatch.setattr(CaseTrainer, "earns_compiling", lambda *_: True)
+    monkeypatch.setattr(CaseTrainer, "compiles", lambda _, wanted, __: bool(wanted))
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -294,6 +299,32 @@ def test_an_error_that_is_not_the_compilers_is_raised(
         raise RuntimeError("an illegal memory access")
 
     monkeypatch.setattr(CaseTrainer, "train_step", train_step)
-    monkeypatch.setattr(CaseTrainer, "earns_compiling", lambda *_: True)
+    monkeypatch.setattr(CaseTrainer, "compiles", lambda _, wanted, __: bool(wanted))
     with pytest.raises(RuntimeError, match="illegal memory access"):
         train(tiny_cohort, tmp_path, compile_network="auto")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+    ],
+)
+def test_what_is_not_the_compilers_is_not_tried_again(
+    tiny_cohort: TinyCohort,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeError,
+) -> None:
+    steps = []
+
+    def train_step(self: CaseTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+        steps.append(batch)
+        raise error
+
+    monkeypatch.setattr(CaseTrainer, "train_step", train_step)
+    monkeypatch.setattr(CaseTrainer, "compiles", lambda _, wanted, __: bool(wanted))
+    with pytest.raises(RuntimeError, match=r"out of memory|pid 7"):
+        train(tiny_cohort, tmp_path, compile_network="auto")
+    assert len(steps) == 1

@@ -8,7 +8,14 @@ import torch
 from unit.conftest import TinyCohort
 from unit.training.trainings import SCHEDULE
 
-from benchmarks.iterating import Task, dataset, initial_weights, make_batches, plans
+from benchmarks.iterating import (
+    Task,
+    dataset,
+    initial_weights,
+    make_batches,
+    plans,
+    set_switches,
+)
 from casesim.nnunet import compiling
 from casesim.nnunet.files import read_json
 from casesim.training import step
@@ -164,3 +171,25 @@ def test_an_overflow_in_the_first_iteration_leaves_no_trace(
         torch.use_deterministic_algorithms(False)
     expected = [float(trainer.train_step(batch)["loss"]) for batch in batches]
     assert losses == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("switch", "whole", "dice"),
+    [(None, False, True), ("none", False, False), ("whole", True, False)],
+)
+def test_what_of_the_loss_is_compiled(
+    trainer: CaseTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    switch: str | None,
+    whole: bool,
+    dice: bool,
+) -> None:
+    """The workflow's choice, and the others that `benchmarks.drift` compares."""
+    monkeypatch.setattr(step, "compile_loss", step.compile_loss)  # restored afterwards
+    set_switches({} if switch is None else {"loss": switch})
+    ours, _ = _ours(trainer, compiler="eager")
+    compiled = torch._dynamo.eval_frame.OptimizedModule
+    loss: Any = ours._loss
+    assert isinstance(loss, compiled) == whole
+    assert isinstance(loss.loss.dc, compiled) == dice
+    assert isinstance(ours._network, compiled)

@@ -43,7 +43,9 @@ def cache_beside(model: str | os.PathLike[str]) -> Path:
 def reason(error: BaseException) -> str:
     """The first line of what a compiler says, or of what kind its error is."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    # Torch says first which back end it was.
+    said = [line for line in lines if not line.endswith("raised:")]
+    return said[0] if said else type(error).__name__
 
 
 def channels_last(network: nn.Module) -> torch.memory_format:

@@ -215,7 +215,7 @@ class Endpoint:
         they may do so at once, while this process finishes what it is at.
         """
         if self.is_found():
-            self._socket_path.unlink()
+            self._socket_path.unlink(missing_ok=True)
         else:
             self._files.clear()
             self.close_lock()

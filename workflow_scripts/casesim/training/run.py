@@ -38,7 +38,7 @@ class FirstStage(Protocol):
 
 # Part of what a checkpoint must agree with; raise it when the same inputs train
 # differently.
-_VERSION = 1
+_VERSION = 2
 
 
 def train(
@@ -141,11 +141,9 @@ def train(
         weights = None
         if start_from is not None:
             weights = checkpoints.read_checkpoint(start_from)["network_weights"]
-        wanted = compile_network
-        if wanted == "auto":
-            wanted = trainer.earns_compiling(
-                schedule["epochs"] * schedule["iterations_per_epoch"]
-            )
+        compiled = trainer.compiles(
+            compile_network, schedule["epochs"] * schedule["iterations_per_epoch"]
+        )
 
         def begin(compiled: bool) -> Iterations:
             try:
@@ -172,16 +170,16 @@ def train(
             )
             return run
 
-        run = begin(bool(wanted))
+        run = begin(compiled)
         done = run.iteration
         failure = ""
         try:
             run.finish(latest, fingerprint, checkpoint_minutes)
-        except UserError:
+        except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             # Before the first iteration it is the compiler's, or comes again without.
-            if not wanted or run.iteration > done:
+            if not compiled or run.iteration > done or "DataLoader" in str(error):
                 raise
             failure = compiling.reason(error)
         # Not in the handler: an error of the second try has another cause.

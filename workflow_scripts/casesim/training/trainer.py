@@ -133,10 +133,13 @@ class CaseTrainer(nnUNetTrainer):
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self.was_initialized = True
 
-    def earns_compiling(self, iterations: int) -> bool:
-        """Whether so many iterations save more than compiling takes, on a GPU."""
-        if self.device.type != "cuda":
-            return False
+    def compiles(self, wanted: bool | str, iterations: int) -> bool:
+        """Whether so many iterations are compiled: on a GPU, and if it is `wanted`.
+
+        `auto` wants it where that many save more than compiling takes.
+        """
+        if self.device.type != "cuda" or wanted != "auto":
+            return self.device.type == "cuda" and bool(wanted)
         configuration = self.configuration_manager
         voxels = math.prod(configuration.patch_size) * configuration.batch_size
         return iterations * voxels >= _VOXELS_THAT_EARN_COMPILING
