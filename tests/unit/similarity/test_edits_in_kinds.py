@@ -141,6 +141,18 @@ def test_counts_do_not_accuse_where_no_edit_helps() -> None:
     assert judge(grown, NARROWER, 0.2)["kind"] == kinds.OVER
 
 
+def test_counts_decide_where_no_piece_could_be_looked_for() -> None:
+    table = changes(MOVED, 0.0)
+    pieces = table["edit"].isin([REMOVED, ADDED])
+    for grown, kind in ((0.45, kinds.OVER), (-0.6, kinds.UNDER)):
+        signature = found(Defect(grown=grown), table)
+        assert classify(signature, CASES).loc[LAST, "kind"] != kind
+        unseen = table.assign(gain=table["gain"].mask(pieces))
+        named = classify(found(Defect(grown=grown), unseen), CASES)
+        assert named.loc[LAST, "kind"] == kind
+        assert not named["kind"][:-1].isin(kinds.LABEL_KINDS).any()
+
+
 def test_the_edit_that_stands_out_most_explains_the_map() -> None:
     """A map that was moved lacks a piece, too; one that lacks half lies elsewhere."""
     table = changes(MOVED, 0.08)

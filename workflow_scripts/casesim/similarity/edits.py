@@ -34,6 +34,10 @@ EDITS = (NARROWER, WIDER, MOVED, REMOVED, ADDED)
 # How far borders are moved (mm), but two voxels at least; and whole maps.
 FARTHEST_BORDER = 10.0
 FARTHEST_MOVE = 20.0
+# A piece reaches this far along an axis, if it is there at all.
+THICKNESS = 3
+# Slices that are so much thicker than voxels are wide are pieces one by one.
+THICK_SLICES = 2.0
 # A hair, so that 3 mm of 0.1 mm voxels are 3 mm.
 _HAIR = 1 + 1e-9
 
@@ -43,7 +47,8 @@ class Edit:
     """The best change of one sort.
 
     Attributes:
-        gain: by how much it raises the Dice of the foreground; 0 if none does.
+        gain: by how much it raises the Dice of the foreground; 0 if none does, NaN
+            where this sort cannot be looked for.
         by: how much is changed: mm, or of a piece its share of the label map.
     """
 
@@ -62,7 +67,11 @@ def edits(
       correlation of both maps (fast Fourier transform), which takes the world to be
       larger than the image;
     * `removed`, `added`: the largest piece that only one of the two maps has. A rim is
-      no piece: what an opening by one voxel takes away does not count.
+      no piece: what an opening by one voxel takes away does not count. The opening
+      leaves out an axis on which nothing can be three voxels thick, and the axis of
+      slices that are more than twice as thick as voxels are wide: there a lesion of one
+      slice is a piece. In an image of less than three voxels on every axis a piece
+      cannot be told from a rim, and both are NaN.
 
     Args:
         reference, predicted: of one shape; 0 is background.
@@ -81,11 +90,12 @@ def edits(
     # As far as borders are moved, within the image: its edge is no border.
     box = _box(drawn | wanted, [int(steps * step / side * _HAIR) for side in spacing])
     drawn, wanted = drawn[box], wanted[box]
+    cross = _cross(reference.shape, spacing)
     return {
         **_borders(drawn, wanted, spacing, steps),
         MOVED: _moved(drawn, wanted, spacing),
-        REMOVED: _piece(drawn, wanted, drawn & ~wanted),
-        ADDED: _piece(drawn, wanted, wanted & ~drawn),
+        REMOVED: _piece(drawn, wanted, drawn & ~wanted, cross),
+        ADDED: _piece(drawn, wanted, wanted & ~drawn, cross),
     }
 
 
@@ -154,10 +164,29 @@ def _moved(drawn: Mask, wanted: Mask, spacing: Sequence[float]) -> Edit:
     return _edit(gain, float(distance[best]))
 
 
-def _piece(drawn: Mask, wanted: Mask, differing: Mask) -> Edit:
+def _cross(shape: Sequence[int], spacing: Sequence[float]) -> Mask:
+    """A voxel and its neighbours on the axes on which a piece has to be thick.
+
+    Of three axes one at most is left out for its thick slices: what is one voxel thick
+    on two axes is a rim.
+    """
+    long = [n >= THICKNESS for n in shape]
+    sides = sorted(side for side, is_long in zip(spacing, long, strict=True) if is_long)
+    widest = THICK_SLICES * sides[min(1, len(sides) - 1)] * _HAIR if sides else 0.0
+    cross = ndimage.generate_binary_structure(3, 1)
+    for axis, (side, is_long) in enumerate(zip(spacing, long, strict=True)):
+        if not is_long or side > widest:
+            index: list[Any] = [slice(None)] * 3
+            index[axis] = [0, 2]
+            cross[tuple(index)] = False
+    return cross
+
+
+def _piece(drawn: Mask, wanted: Mask, differing: Mask, cross: Mask) -> Edit:
     """Give the largest piece of what differs to the other side."""
-    neighbours = ndimage.generate_binary_structure(3, 1)
-    pieces, number = ndimage.label(ndimage.binary_opening(differing, neighbours))
+    if np.count_nonzero(cross) == 1:
+        return Edit(np.nan, np.nan)
+    pieces, number = ndimage.label(ndimage.binary_opening(differing, cross))
     if not number:
         return Edit()
     largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
@@ -202,4 +231,6 @@ def edits_of_cases(
 def read_edits(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read `edits.tsv`; names stay text, whatever they look like."""
     text = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
-    return text.astype({"gain": float, "by": float})
+    numbers = ["gain", "by"]
+    text[numbers] = text[numbers].replace("", "nan")
+    return text.astype(dict.fromkeys(numbers, float))

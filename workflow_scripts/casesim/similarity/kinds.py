@@ -224,7 +224,7 @@ def _best_edit(
         By case: `edit` (empty where none explains anything), its `edit_gain` of Dice,
         `edit_z` and `edit_by`; `too_large_z` and `too_small_z`, the largest z of any
         edit that undoes such a map, whether it explains it or not. NaN where edits were
-        not looked for.
+        not looked for, the last two also where no piece could be and no border gains.
     """
     table = pd.DataFrame(index=numbers.index)
     side = _side(signatures, "edits", list(numbers.index)) if is_judge else None
@@ -251,13 +251,17 @@ def _best_edit(
     found = told.to_numpy()[each] > 0
     names = np.array(EDITS, dtype=object)[best]
     of = {kind: [e for e in EDITS if UNDONE[e] == kind] for kind in (OVER, UNDER)}
+    largest = {kind: z[edits].max(axis=1) for kind, edits in of.items()}
+    for kind, edits in of.items():
+        unseen = z[edits].isna().any(axis=1)
+        largest[kind] = largest[kind].mask(unseen & (largest[kind] < UNTOUCHED))
     return table.assign(
         edit=np.where(found, names, ""),
         edit_gain=np.where(found, gains.to_numpy(float)[each], 0.0),
         edit_z=np.where(found, told.to_numpy(float)[each], 0.0),
         edit_by=np.where(found, by.to_numpy(float)[each], 0.0),
-        too_large_z=z[of[OVER]].max(axis=1),
-        too_small_z=z[of[UNDER]].max(axis=1),
+        too_large_z=largest[OVER],
+        too_small_z=largest[UNDER],
     )
 
 
