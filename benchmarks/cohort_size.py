@@ -4,8 +4,9 @@
 
 FOLDER is one that `benchmarks.evidence` has filled. Of its train cases so many are
 drawn at random, as often as asked for; the kinds are named from their rows and columns
-alone, and counted. The models stay what they are: what is measured is how well a small
-cohort says what is usual.
+alone, and counted, of however few cases (the workflow names none of fewer than
+`kinds.FEWEST_CASES`, for what comes out here). The models stay what they are: what is
+measured is how well a small cohort says what is usual.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def parts(
             run, matrix = runs[i % len(runs)], matrices[i % len(runs)]
             cases = sorted(map(str, draw.choice(run.train, size, replace=False)))
             for rows in (False, True):
-                kinds = run.kinds(matrix if rows else None, False, cases)
+                kinds = run.kinds(matrix if rows else None, False, cases, fewest=0)
                 table = judged(run, kinds)
                 found.append(table.assign(size=size, rows=rows))
     return pd.concat(found, ignore_index=True)

@@ -161,7 +161,11 @@ class Run:
         return errors.of_one_model(records, labels, pool), None
 
     def kinds(
-        self, matrix: "Errors | None", folds: bool, cases: Sequence[str] | None = None
+        self,
+        matrix: "Errors | None",
+        folds: bool,
+        cases: Sequence[str] | None = None,
+        **options: Any,
     ) -> "pd.DataFrame":
         """The kinds of train cases (`kinds.classify`).
 
@@ -172,6 +176,7 @@ class Run:
                 base model.
             cases: the cohort is taken to consist of these train cases; None for all
                 that there are, with the rest of the pool.
+            options: of `kinds.classify`.
         """
         from casesim.cohort.channels import read_channels
         from casesim.similarity.kinds import classify
@@ -190,7 +195,8 @@ class Run:
             changes,
         )
         channels = read_channels(self.results / "channels.tsv")
-        return classify(found, self.train if cases is None else cases, channels)
+        named = self.train if cases is None else cases
+        return classify(found, named, channels, **options)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Each rule on simulated cohorts, and what must not be accused."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ HARD = Defect(hard=0.35, taught=0.0)
 
 
 def judge(
-    defects: list[Defect], seed: int = 0, rows: bool = True, **options: pd.DataFrame
+    defects: list[Defect], seed: int = 0, rows: bool = True, **options: Any
 ) -> pd.DataFrame:
     errors, base = simulate_errors(defects, seed)
     found = signatures(errors if rows else None, base, {})
@@ -51,6 +52,8 @@ def test_a_handful_of_cases_says_nothing_of_what_is_usual(rows: bool) -> None:
     assert set(table["evidence"]) == {
         f"what is usual takes {enough} cases, here are {enough - 1}"
     }
+    few = judge(defects[1:], rows=rows, fewest=enough - 1)
+    assert few["kind"].iloc[-1] == kinds.OVER
     # Scores are still there, to be compared with others.
     assert table["suspicion"].idxmax() == table.index[-1]
 

@@ -86,6 +86,7 @@ def classify(
     signatures: Signatures,
     cases: Sequence[str],
     channels: pd.DataFrame | None = None,
+    fewest: int = FEWEST_CASES,
 ) -> pd.DataFrame:
     """The kind of each case, with its strength and its evidence.
 
@@ -93,9 +94,10 @@ def classify(
         signatures: of all cases. Without rows, `base` decides alone.
         cases: the cases to name.
         channels: from `cohort.channels.compare`; None where images were not looked at.
+        fewest: cases that it takes to name kinds.
 
     Returns:
-        Indexed by case: `kind`, of fewer than `FEWEST_CASES` cases `TOO_FEW`;
+        Indexed by case: `kind`, of fewer than `fewest` cases `TOO_FEW`;
         `strength`, robust standard deviations (0 for nothing conspicuous); `evidence`,
         the numbers in words; `channel`, named where the image is bad, `channel_score`;
         `suspicion`, the strongest support that any label kind has, however weak; and
@@ -123,8 +125,8 @@ def classify(
         evidence = _evidence(kind, numbered, looks)
         rows.append({"kind": kind, "strength": strength, "evidence": evidence})
     named = pd.DataFrame(rows, index=pd.Index(cases, name="case"))
-    if len(cases) < FEWEST_CASES:
-        told = f"what is usual takes {FEWEST_CASES} cases, here are {len(cases)}"
+    if len(cases) < fewest:
+        told = f"what is usual takes {fewest} cases, here are {len(cases)}"
         named[["kind", "strength", "evidence"]] = TOO_FEW, 0.0, told
     named["channel"] = image["channel"].where(named["kind"] == BAD_IMAGE, "")
     named["channel_score"] = image["channel_score"]
