@@ -6,9 +6,14 @@ FOLDER is one that `benchmarks.evidence` has filled (`--quick` is enough). Each 
 the pool that nothing was done to is spoilt in the ways of `cohort.spoil`, in several
 strengths, and its edits are looked for against what the base model draws, as the
 workflow does. AUROC and the share that one edit alone is strong enough to accuse are
-those of many cases of each strength. The base model has seen the right maps of the
-pool, and not the spoilt ones: a limit from above. Of held-out cases (`--held-out`) it
-has seen neither.
+those of many cases of each strength. What is gained is divided by the smallest spread
+(`signatures.SMALLEST_SPREAD`), and `STRONG_ALONE` of that accuses. The workflow asks
+for more: it divides by the cohort's own spread where that is larger, and the edit has
+to explain the map, which must fit as usual then (`kinds`). It also looks at more: the
+counts, labels and rows. So these shares are not the workflow's.
+
+The base model has seen the right maps of the pool, and not the spoilt ones: a limit
+from above. Of held-out cases (`--held-out`) it has seen neither.
 """
 
 import argparse
