@@ -104,6 +104,7 @@ rule label_edits:
         "logs/label_edits.log",
     conda:
         "../envs/analysis.yaml"
+    # So many cases at a time, or fewer where they do not fit into this memory.
     threads: 8
     resources:
         mem_mb=16000,

@@ -17,6 +17,7 @@ def main() -> None:
             dict(zip(snakemake.params.cases, pairs, strict=True)),
             snakemake.params.ignore,
             snakemake.threads,
+            snakemake.resources.mem_mb * 1e6,
         )
         with atomic_path(snakemake.output.table) as temporary:
             table.to_csv(temporary, sep="\t", index=False)

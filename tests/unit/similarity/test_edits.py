@@ -1,5 +1,8 @@
 """Edits of label maps: by hand, against trying them all, and what must not matter."""
 
+import threading
+import time
+import tracemalloc
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
+from casesim.similarity import edits as edits_module
 from casesim.similarity.edits import (
     ADDED,
     EDITS,
@@ -225,6 +229,58 @@ def test_axes_may_be_exchanged() -> None:
     )
     for name in (NARROWER, WIDER, MOVED):
         assert turned[name].gain == pytest.approx(found[name].gain)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((40, 60, 60), EVEN), ((20, 60, 60), (5.0, 1.0, 1.0)), ((30, 30, 30), (0.5,) * 3)],
+)
+def test_memory_is_not_more_than_told(
+    shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> None:
+    """As far as numpy tells, which does not see all that scipy takes."""
+    drawn, wanted = np.zeros((2, *shape), bool)
+    drawn[8:-8, 12:-10, 12:-12] = wanted[9:-8, 10:-10, 10:-14] = True
+    near = edits_module._Pair.of(drawn, wanted, spacing).memory
+    wanted[0, 0, 0] = wanted[-1, -1, -1] = True  # strays
+    pair = edits_module._Pair.of(drawn, wanted, spacing)
+    assert pair.drawn.size == drawn.size
+    tracemalloc.start()
+    pair.edits()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert near <= pair.memory
+    assert 0.4 * pair.memory <= peak <= pair.memory
+
+
+def test_cases_wait_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes all there is, so there is one at a time; without a bound, several."""
+    path = write(tmp_path / "a.nii.gz", ball(6))
+    files = {f"case_{i}": (path, path) for i in range(4)}
+    at_a_time: list[int] = []
+    running = 0
+    several = threading.Barrier(4)
+    look = edits_module._Pair.edits
+
+    def counted(pair: edits_module._Pair) -> dict[str, Edit]:
+        nonlocal running
+        running += 1
+        at_a_time.append(running)
+        if bounded:
+            time.sleep(0.01)
+        else:
+            several.wait(timeout=60)
+        found = look(pair)
+        running -= 1
+        return found
+
+    monkeypatch.setattr(edits_module._Pair, "edits", counted)
+    bounded = True
+    alone = edits_of_cases(files, None, 4, memory=1.0)
+    assert at_a_time == [1] * 4
+    bounded = False
+    # All four get through the barrier only if they are there at the same time.
+    pd.testing.assert_frame_equal(edits_of_cases(files, None, 4), alone)
 
 
 def write(path: Path, labels: np.ndarray) -> str:

@@ -13,6 +13,7 @@ distances are in mm.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import fft, ndimage
+
+from casesim.similarity.memory import SharedMemory
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer]
@@ -38,6 +41,12 @@ FARTHEST_MOVE = 20.0
 THICKNESS = 3
 # Slices that are so much thicker than voxels are wide are pieces one by one.
 THICK_SLICES = 2.0
+# Bytes that a case takes while its edits are looked for: for each voxel of the part of
+# the image with either map (distances to borders), or for each of the room in which
+# maps are moved and for each move; while it is read, for each voxel of the image; and
+# what the process takes anyway.
+_PER_VOXEL, _PER_VOXEL_MOVED, _PER_MOVE, _PER_VOXEL_READ = 90, 24, 16, 40
+_PROCESS = 0.5e9
 # A hair, so that 3 mm of 0.1 mm voxels are 3 mm.
 _HAIR = 1 + 1e-9
 
@@ -82,21 +91,59 @@ def edits(
     """
     if reference.shape != predicted.shape:
         raise ValueError(f"shapes {reference.shape} and {predicted.shape} differ")
-    drawn, wanted = reference > 0, predicted > 0
-    if not drawn.any() or not wanted.any():
-        return {name: Edit() for name in EDITS}
-    step = min(spacing)
-    steps = max(2, int(FARTHEST_BORDER / step * _HAIR))
-    # As far as borders are moved, within the image: its edge is no border.
-    box = _box(drawn | wanted, [int(steps * step / side * _HAIR) for side in spacing])
-    drawn, wanted = drawn[box], wanted[box]
-    cross = _cross(reference.shape, spacing)
-    return {
-        **_borders(drawn, wanted, spacing, steps),
-        MOVED: _moved(drawn, wanted, spacing),
-        REMOVED: _piece(drawn, wanted, drawn & ~wanted, cross),
-        ADDED: _piece(drawn, wanted, wanted & ~drawn, cross),
-    }
+    return _Pair.of(reference > 0, predicted > 0, spacing).edits()
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The part of the image in which a label map and a model's are.
+
+    Attributes:
+        drawn, wanted: (z, y, x), of one shape; of no size where either is empty.
+        spacing: (z, y, x) in mm.
+        steps: how many of the narrowest side borders are moved at most.
+        cross: what pieces are opened with.
+    """
+
+    drawn: Mask
+    wanted: Mask
+    spacing: Sequence[float]
+    steps: int
+    cross: Mask
+
+    @classmethod
+    def of(cls, drawn: Mask, wanted: Mask, spacing: Sequence[float]) -> _Pair:
+        step = min(spacing)
+        steps = max(2, int(FARTHEST_BORDER / step * _HAIR))
+        # As far as borders are moved, within the image: its edge is no border.
+        margin = [int(steps * step / side * _HAIR) for side in spacing]
+        cross = _cross(drawn.shape, spacing)
+        box: tuple[slice, ...] = (slice(0, 0),) * 3
+        if drawn.any() and wanted.any():
+            box = _box(drawn | wanted, margin)
+        # Copies, or the whole image would stay in memory.
+        return cls(drawn[box].copy(), wanted[box].copy(), spacing, steps, cross)
+
+    @property
+    def memory(self) -> float:
+        """Bytes that `edits` takes at most."""
+        if not self.drawn.size:
+            return 0.0
+        reach = _reach(self.spacing)
+        moved = math.prod(_room(self.drawn.shape, reach)) * _PER_VOXEL_MOVED
+        moves = math.prod(2 * r + 1 for r in reach) * _PER_MOVE
+        return max(self.drawn.size * _PER_VOXEL, moved + moves)
+
+    def edits(self) -> dict[str, Edit]:
+        drawn, wanted, spacing = self.drawn, self.wanted, self.spacing
+        if not drawn.size:
+            return {name: Edit() for name in EDITS}
+        return {
+            **_borders(drawn, wanted, spacing, self.steps),
+            MOVED: _moved(drawn, wanted, spacing),
+            REMOVED: _piece(drawn, wanted, drawn & ~wanted, self.cross),
+            ADDED: _piece(drawn, wanted, wanted & ~drawn, self.cross),
+        }
 
 
 def _box(mask: Mask, margin: Sequence[int]) -> tuple[slice, ...]:
@@ -139,13 +186,21 @@ def _borders(
     return found
 
 
-def _moved(drawn: Mask, wanted: Mask, spacing: Sequence[float]) -> Edit:
-    reach = [int(FARTHEST_MOVE / side * _HAIR) for side in spacing]
-    # So much room that a move does not come in again on the other side.
-    shape = [
-        fft.next_fast_len(n + r, real=True)
-        for n, r in zip(drawn.shape, reach, strict=True)
+def _reach(spacing: Sequence[float]) -> list[int]:
+    """By how many voxels maps are moved at most."""
+    return [int(FARTHEST_MOVE / side * _HAIR) for side in spacing]
+
+
+def _room(shape: Sequence[int], reach: Sequence[int]) -> list[int]:
+    """So much room that a move does not come in again on the other side."""
+    return [
+        fft.next_fast_len(n + r, real=True) for n, r in zip(shape, reach, strict=True)
     ]
+
+
+def _moved(drawn: Mask, wanted: Mask, spacing: Sequence[float]) -> Edit:
+    reach = _reach(spacing)
+    shape = _room(drawn.shape, reach)
     both = fft.irfftn(
         fft.rfftn(wanted.astype(np.float32), shape)
         * np.conj(fft.rfftn(drawn.astype(np.float32), shape)),
@@ -200,27 +255,49 @@ def _edit(gain: float, by: float) -> Edit:
 
 
 def edits_of_cases(
-    files: Mapping[str, tuple[str, str]], ignore: int | None, threads: int
+    files: Mapping[str, tuple[str, str]],
+    ignore: int | None,
+    threads: int,
+    memory: float = math.inf,
 ) -> pd.DataFrame:
     """`edits` of all cases, several at a time.
+
+    How much memory a case takes depends on the part of the image with either map: one
+    voxel that a model draws far away makes it the whole image.
 
     Args:
         files: case to its label map and the model's.
         ignore: number of the voxels that nobody labelled, which count nowhere; or None.
-        threads: how many cases are in memory at a time.
+        threads: how many cases there are at a time, at most.
+        memory: bytes that they may take together. A case that needs more goes alone.
 
     Returns:
         `case, edit, gain, by`, a row for each case and sort of edit.
     """
     import SimpleITK as sitk  # noqa: N813
 
-    def one(case: str) -> pd.DataFrame:
+    shared = SharedMemory(memory - _PROCESS)
+
+    def voxels(path: str) -> int:
+        header = sitk.ImageFileReader()
+        header.SetFileName(path)
+        header.ReadImageInformation()
+        return math.prod(header.GetSize())
+
+    def read(case: str) -> _Pair:
         image, predicted = (sitk.ReadImage(path) for path in files[case])
         labels, drawn = (sitk.GetArrayFromImage(read) for read in (image, predicted))
-        if ignore is not None:
-            drawn = np.where(labels == ignore, 0, drawn)
-            labels = np.where(labels == ignore, 0, labels)
-        found = edits(labels, drawn, image.GetSpacing()[::-1])
+        if labels.shape != drawn.shape:
+            raise ValueError(f"{files[case]}: {labels.shape} and {drawn.shape} differ")
+        known = np.True_ if ignore is None else labels != ignore
+        spacing = image.GetSpacing()[::-1]
+        return _Pair.of((labels > 0) & known, (drawn > 0) & known, spacing)
+
+    def one(case: str) -> pd.DataFrame:
+        with shared.taken(voxels(files[case][0]) * _PER_VOXEL_READ):
+            pair = read(case)
+        with shared.taken(pair.memory):
+            found = pair.edits()
         rows = [(case, name, edit.gain, edit.by) for name, edit in found.items()]
         return pd.DataFrame(rows, columns=["case", "edit", "gain", "by"])
 
