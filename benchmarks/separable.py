@@ -4,20 +4,18 @@
 
 FOLDER is one that `benchmarks.evidence` has filled (`--quick` is enough). Each case of
 the pool that nothing was done to is spoilt in the ways of `cohort.spoil`, in several
-strengths, and its edits are looked for against what the base model draws, as the
-workflow does. AUROC and the share that one edit alone is strong enough to accuse are
-those of many cases of each strength. What is gained is divided by the smallest spread
-(`signatures.SMALLEST_SPREAD`), and `STRONG_ALONE` of that accuses. The workflow asks
-for more: it divides by the cohort's own spread where that is larger, and the edit has
-to explain the map, which must fit as usual then (`kinds`). It also looks at more: the
-counts, labels and rows. So these shares are not the workflow's.
+strengths, one map at a time, in a cohort of which all other maps are as they are; its
+edits are looked for against what the base model draws, and its kind is named, as by
+the quick look (`kinds.classify` without rows; images are not looked at). A cohort with
+more wrong maps can have larger spreads, and name less.
 
 The base model has seen the right maps of the pool, and not the spoilt ones: a limit
 from above. Of held-out cases (`--held-out`) it has seen neither.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +25,8 @@ from benchmarks.studies import Run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from casesim.inference.errors import Errors
 
 STRENGTHS: dict[str, Sequence[float]] = {
     "over_segmentation": (1, 2, 3),
@@ -39,8 +39,8 @@ AS_IT_IS = ""
 
 
 def spoilt_again(run: Run, draws: int, held_out: bool = False) -> "pd.DataFrame":
-    """`case, planted, edit, gain`: edits of each untouched case, as it is (planted is
-    empty) and spoilt.
+    """`case, planted, edit, gain, by, kind`: edits and kind of each untouched case, as
+    it is (planted is empty) and spoilt.
 
     Args:
         run: of which the base model's label maps are there.
@@ -51,11 +51,14 @@ def spoilt_again(run: Run, draws: int, held_out: bool = False) -> "pd.DataFrame"
     import SimpleITK as sitk  # noqa: N813
 
     from casesim.cohort.spoil import Spoilt, spoil
+    from casesim.inference import errors, overlap
+    from casesim.inference.surface import Reference
     from casesim.similarity.edits import edits
+    from casesim.similarity.signatures import positions
 
-    cohort = run.study.cohort
+    cohort, labels = run.study.cohort, run.study.foreground
     ways = [Spoilt(kind, s) for kind, each in STRENGTHS.items() for s in each]
-    rows = []
+    rows, records = [], []
     for case in cohort.held_out if held_out else cohort.pool:
         about = cohort.case(case)
         if about.planted or about.spoilt:
@@ -63,23 +66,67 @@ def spoilt_again(run: Run, draws: int, held_out: bool = False) -> "pd.DataFrame"
         image = sitk.ReadImage(str(run.setting.label(case)))
         path = run.results / f"predictions/base/{case}.nii.gz"
         drawn = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-        labels, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
-        maps = {AS_IT_IS: labels}
+        right, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
+        maps = {AS_IT_IS: right}
         for way in ways:
-            maps[way.as_text()] = spoil(labels, way, case, draws, spacing)
+            maps[way.as_text()] = spoil(right, way, case, draws, spacing)
         for planted, changed in maps.items():
             for name, edit in edits(changed, drawn, spacing).items():
-                rows.append((case, planted, name, edit.gain))
-    return pd.DataFrame(rows, columns=["case", "planted", "edit", "gain"])
+                rows.append((case, planted, name, edit.gain, edit.by))
+            reference = Reference.of(changed, spacing)
+            records.append(
+                overlap.score_record(planted, case, drawn, reference, cohort.scored, {})
+            )
+    table = pd.DataFrame(rows, columns=["case", "planted", "edit", "gain", "by"])
+    counts = errors.from_tables([errors.error_table(records)], list(labels))
+    regions = positions(run.study.config["regions"], labels)
+    return table.merge(named(counts, table, regions), on=["case", "planted"])
+
+
+def named(
+    counts: "Errors", changes: "pd.DataFrame", regions: Mapping[str, Sequence[int]]
+) -> "pd.DataFrame":
+    """`case, planted, kind`: of each map, all others of the cohort being as they are.
+
+    Args:
+        counts: what the base model makes of the maps; `models` are what was planted.
+        changes: `case, planted, edit, gain, by`, from `edits`.
+        regions: as in `signatures.measures`.
+    """
+    import pandas as pd
+
+    from casesim.similarity.kinds import classify
+    from casesim.similarity.signatures import signatures
+
+    cases, right = counts.cases, counts.select([AS_IT_IS], counts.cases)
+    parts = {
+        key: part.drop(columns="planted")
+        for key, part in changes.groupby(["planted", "case"])
+    }
+    rows = []
+    for i, planted in enumerate(counts.models):
+        for j, changed in enumerate(cases):
+            now = {}
+            for name in ("confusion", "fp", "fn"):
+                now[name] = getattr(right, name).copy()
+                now[name][0, j] = getattr(counts, name)[i, j]
+            edits = [parts[planted if c == changed else AS_IT_IS, c] for c in cases]
+            found = signatures(
+                None, replace(right, **now), regions, None, pd.concat(edits)
+            )
+            rows.append((changed, planted, classify(found, cases).loc[changed, "kind"]))
+    return pd.DataFrame(rows, columns=["case", "planted", "kind"])
 
 
 def report(tables: Sequence["pd.DataFrame"]) -> str:
-    """For each way and strength the edit that undoes it: AUROC, and what is accused."""
+    """For each way and strength the AUROC of the edit that undoes it, and what is named
+    right and accused."""
     import numpy as np
     import pandas as pd
     from sklearn.metrics import roc_auc_score
 
-    from casesim.similarity.kinds import STRONG_ALONE, UNDONE
+    from casesim.similarity.edits import MOVED
+    from casesim.similarity.kinds import ERRORS, UNDONE, short
     from casesim.similarity.signatures import SMALLEST_SPREAD
 
     table = pd.concat(tables, keys=range(len(tables)), names=["run"])
@@ -90,24 +137,21 @@ def report(tables: Sequence["pd.DataFrame"]) -> str:
     )
     right = pd.DataFrame(best[AS_IT_IS])
     lines = []
-    for planted in table["planted"].unique():
+    for planted, maps in table[table["edit"] == MOVED].groupby("planted", sort=False):
         part = pd.DataFrame(best[planted])
-        kind, _, strength = planted.partition(":")
+        kind, _, strength = str(planted).partition(":")
         expected = [k for k in part if outcome(kind, str(k)) == RIGHT]
+        auroc = is_right = "-"
         if expected:
             score = np.concatenate([part[expected[0]], right[expected[0]]])
             truth = np.arange(len(score)) < len(part)
             auroc = f"{roc_auc_score(truth, score):.2f}"
-            largest = part.idxmax(axis=1) == expected[0]
-            named = share(
-                int(((part.max(axis=1) >= STRONG_ALONE) & largest).sum()), len(part)
-            )
-        else:
-            auroc = named = "-"
-        accused = share(int((part.max(axis=1) >= STRONG_ALONE).sum()), len(part))
-        lines.append([kind.replace("_", " ") or "as it is", strength, auroc, named])
-        lines[-1].append(accused)
-    head = ["planted", "strength", "AUROC of its edit", "named right by it", "accused"]
+            of_its_kind = [outcome(kind, str(k)) == RIGHT for k in maps["kind"]]
+            is_right = share(sum(of_its_kind), len(maps))
+        accused = share(int(maps["kind"].map(short).isin(ERRORS).sum()), len(maps))
+        name = kind.replace("_", " ") or "as it is"
+        lines.append([name, strength, auroc, is_right, accused])
+    head = ["planted", "strength", "AUROC of its edit", "right kind", "accused"]
     return common.table(head, lines)
 
 

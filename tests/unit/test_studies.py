@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from unit.similarity.simulated_errors import Defect, simulate_errors
 
 from benchmarks import cohort_size, evidence, schedule, separable, setting, studies
+from casesim.inference.errors import Errors
 from casesim.similarity import kinds
 from casesim.similarity.edits import EDITS, NARROWER, WIDER
 
@@ -141,20 +144,48 @@ def test_parts_of_cohorts_are_counted_by_size_and_by_what_is_seen() -> None:
 
 def test_what_is_separable_is_counted_by_strength() -> None:
     """Two cases: one gains 0.1 when it is spoilt, and one in another way."""
-    rows = [(case, "", name, 0.0) for case in "ab" for name in EDITS]
+    rows = [(case, "", name, 0.0, kinds.NOTHING) for case in "ab" for name in EDITS]
+    named = {"a": kinds.OVER, "b": kinds.UNDER}
     gains = {("a", NARROWER): 0.1, ("b", WIDER): 0.1}
     for case in "ab":
         for name in EDITS:
             gain = gains.get((case, name), 0.0)
-            rows.append((case, "over_segmentation:2", name, gain))
-            rows.append((case, "boundary_noise:1", name, gain))
-    table = pd.DataFrame(rows, columns=["case", "planted", "edit", "gain"])
+            rows.append((case, "over_segmentation:2", name, gain, named[case]))
+            rows.append((case, "boundary_noise:1", name, gain, named[case]))
+    table = pd.DataFrame(rows, columns=["case", "planted", "edit", "gain", "kind"])
     lines = separable.report([table]).splitlines()
     none, half, both = "0 of 2 (0 %; 0 to 66)", "1 of 2 (50 %; 9 to 91)", "2 of 2"
     assert lines[2] == f"| as it is |  | - | - | {none} |"
     # Of four pairs of a spoilt and a right one two are told apart, two are alike.
     assert lines[3].startswith(f"| over segmentation | 2 | 0.75 | {half} | {both}")
     assert lines[4].startswith(f"| boundary noise | 1 | - | - | {both}")
+
+
+def test_one_map_at_a_time_is_named_among_right_ones() -> None:
+    """All cases are spoilt, and still each is judged by what is usual of right ones."""
+    wrong = {"": 0.0, "over_segmentation:3": 0.45, "under_segmentation:3": -0.6}
+    bases = [simulate_errors([Defect(grown=g)] * 12)[1] for g in wrong.values()]
+    counts = Errors(
+        list(wrong),
+        bases[0].cases,
+        bases[0].labels,
+        np.concatenate([base.confusion for base in bases]),
+        np.concatenate([base.fp for base in bases]),
+        np.concatenate([base.fn for base in bases]),
+    )
+    undo = {"over_segmentation:3": NARROWER, "under_segmentation:3": WIDER}
+    rows = [
+        (case, planted, edit, 0.2 * (undo.get(planted) == edit), 2.0)
+        for case in counts.cases
+        for planted in wrong
+        for edit in EDITS
+    ]
+    changes = pd.DataFrame(rows, columns=["case", "planted", "edit", "gain", "by"])
+    found = separable.named(counts, changes, {}).groupby("planted")["kind"]
+    assert found.size().to_dict() == dict.fromkeys(wrong, 12)
+    assert set(found.get_group("over_segmentation:3")) == {kinds.OVER}
+    assert set(found.get_group("under_segmentation:3")) == {kinds.UNDER}
+    assert not set(found.get_group("")) & set(kinds.LABEL_KINDS)
 
 
 def test_the_schedule_begins_with_what_others_are_compared_with(
