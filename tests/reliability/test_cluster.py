@@ -75,6 +75,18 @@ def kill(
     return False
 
 
+def resume_nodes() -> None:
+    """As an administrator does.
+
+    A controller that is killed before it has saved its state gives numbers of jobs
+    again, and drains the node that knows such a job.
+    """
+    for line in run("sinfo", "-h", "-N", "-o", "%N %T").splitlines():
+        node, state = line.split()
+        if "drain" in state:
+            run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
 def end_jobs(where: Cluster, checkout: Checkout) -> None:
     """What the message of a second start asks for: living jobs are cancelled."""
     living_jobs = [str(job.id) for job in where.jobs(checkout.folder) if job.living]
@@ -121,6 +133,7 @@ def test_kills_on_a_cluster(
                 done.append(kind)
         status = running.wait(900)
         print(f"{time.strftime('%X')} ended: {status}", flush=True)
+        resume_nodes()
         cluster.wait_for_nodes()
         end_jobs(cluster, checkout)
         if status == 0:
