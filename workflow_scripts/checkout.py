@@ -10,6 +10,10 @@ from typing import Any
 
 # Of a compiled module, before its code.
 _HEADER_BYTES = 16
+# Python up to 3.11.3, which is Debian 12's, knows no filters, later ones warn without.
+_EXTRACTION: dict[str, Any] = (
+    {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+)
 
 
 def find_checkout(rules: Any) -> Path:
@@ -35,7 +39,7 @@ def find_checkout(rules: Any) -> Path:
                 hosted.repo.archive(archive, commit)
                 archive.seek(0)
                 with tarfile.open(fileobj=archive) as files:
-                    files.extractall(whole, filter="data")
+                    files.extractall(whole, **_EXTRACTION)
             whole.rename(folder)
     return folder
 
