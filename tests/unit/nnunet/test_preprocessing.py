@@ -116,6 +116,31 @@ def test_failed_preprocessing_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_image_gets_its_name_when_the_others_have_theirs_for_certain(
+    tiny_cohort: TinyCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later jobs wait for the image alone: after a power cut the rest was missing."""
+    seen = []
+
+    def note(path: Path) -> None:
+        if path.is_dir():
+            seen.append(sorted(file.name for file in path.glob("case*")))
+
+    monkeypatch.setattr(preprocessing, "sync", note)
+    shape = (4, 9, 27, 25)
+    preprocessing.preprocess_arrays(
+        np.random.default_rng(0).normal(size=shape).astype(np.float32),
+        np.ones(shape[1:], np.int16),
+        [3.0, 2.0, 2.0],
+        tiny_cohort.plans,
+        tiny_cohort.dataset,
+        "2d",
+        tmp_path / "case",
+    )
+    assert seen == [["case.pkl", "case_seg.b2nd"]]
+    assert (tmp_path / "case.b2nd").exists()
+
+
 @pytest.mark.parametrize("suffix", [".b2nd", "_seg.b2nd", ".pkl"])
 def test_damaged_and_missing_cases_are_named(
     tiny_cohort: TinyCohort, tmp_path: Path, suffix: str

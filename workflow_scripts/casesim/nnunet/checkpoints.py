@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
-from casesim.files import atomic_path
+from casesim.files import atomic_path, sync
 from casesim.nnunet.files import PathLike, damaged, read_json, write_json
 from casesim.nnunet.planning import load_plans
 from casesim.nnunet.stages import first_checkpoint
@@ -171,6 +171,7 @@ def save_model(
     folder = Path(folder)
     write_json(folder / "plans.json", dict(plans))
     write_json(folder / "dataset.json", dict(dataset_json))
+    sync(folder)  # their names, too, before the checkpoint has its own
     checkpoint = folder / "fold_all" / "checkpoint_final.pth"
     save_checkpoint(
         checkpoint,

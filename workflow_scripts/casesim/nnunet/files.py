@@ -38,7 +38,10 @@ def write_json(path: PathLike, content: Any) -> None:
 def damaged(path: PathLike, error: Exception) -> UserError:
     """What to tell of a file that is missing or cannot be read."""
     if not Path(path).exists():
-        return UserError(f"{path} is missing. Run the workflow again to make it.")
+        return UserError(
+            f"{path} is missing. Run the workflow again to make it; if it stays "
+            "missing, delete what else there is of that name first."
+        )
     return UserError(
         f"{path} is damaged ({error}). Delete it and run the workflow again."
     )

@@ -175,9 +175,13 @@ def _save_preprocessed(
             chunks_seg=chunks_seg,
             blocks_seg=blocks_seg,
         )
-        for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
+        # Last the one that later jobs wait for, when a power cut cannot take away the
+        # names of the others any more.
+        for suffix in ("_seg.b2nd", ".pkl", ".b2nd"):
             written = Path(f"{temporary}{suffix}")
             sync(written)
+            if suffix == ".b2nd":
+                sync(stem.parent)
             written.replace(f"{stem}{suffix}")
 
 
