@@ -11,12 +11,11 @@ measured is how well a small cohort says what is usual.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import setting as common
 from benchmarks.evidence import ANOTHER, RIGHT, judged, share
-from benchmarks.studies import FULL, Run, rows_of
+from benchmarks.studies import FULL, Run, add_arguments, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,27 +66,11 @@ def report(table: "pd.DataFrame") -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument(
-        "--config", type=Path, default=common.ROOT / "config/kinds.yaml"
-    )
-    parser.add_argument("--data", type=Path, help="as for benchmarks.evidence")
-    parser.add_argument("--width", type=int, help="as for benchmarks.evidence")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    add_arguments(parser, "kinds.yaml")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--draws", type=int, default=24)
-    parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
-    runs = [
-        Run.load(
-            arguments.work.absolute() / f"seed_{seed}",
-            arguments.config,
-            seed,
-            arguments.data,
-            arguments.width,
-        )
-        for seed in arguments.seeds
-    ]
+    runs = [Run.chosen(arguments, seed) for seed in arguments.seeds]
     table = parts(runs, arguments.sizes, arguments.draws, 0)
     common.publish("How many cases it takes", report(table), arguments.output)
 

@@ -18,11 +18,10 @@ import argparse
 import math
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import setting as common
-from benchmarks.studies import FULL, Run, rows_in_time, rows_of
+from benchmarks.studies import FULL, Run, add_arguments, rows_in_time, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -272,33 +271,17 @@ def _plain(name: object) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument(
-        "--config", type=Path, default=common.ROOT / "config/kinds.yaml"
-    )
-    parser.add_argument(
-        "--data", type=Path, help="cohort.path: real cases, if the config needs them"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    add_arguments(parser, "kinds.yaml")
     parser.add_argument("--quick", action="store_true", help="without fine-tunes")
     parser.add_argument("--folds", type=int, help="another number than the config's")
-    parser.add_argument("--width", type=int, help="features of the first stage")
     parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--title", default="Which error is it?")
-    parser.add_argument("--output", type=Path, help="put the tables into this file")
     arguments = parser.parse_args()
     work, rows = arguments.work.absolute(), not arguments.quick
     kinds, detections = [], []
     deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
     for seed in arguments.seeds:
-        run = Run.load(
-            work / f"seed_{seed}",
-            arguments.config,
-            seed,
-            arguments.data,
-            arguments.width,
-            arguments.folds,
-        )
+        run = Run.chosen(arguments, seed, arguments.folds)
         in_time = (
             run.make_base(deadline)
             and (not rows or rows_in_time(run, deadline))

@@ -16,12 +16,11 @@ from above. Of held-out cases (`--held-out`) it has seen neither.
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import setting as common
 from benchmarks.evidence import RIGHT, outcome, share
-from benchmarks.studies import Run
+from benchmarks.studies import Run, add_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,25 +156,12 @@ def report(tables: Sequence["pd.DataFrame"]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument(
-        "--config", type=Path, default=common.ROOT / "config/cubes.yaml"
-    )
-    parser.add_argument("--data", type=Path, help="as for benchmarks.evidence")
-    parser.add_argument("--width", type=int, help="as for benchmarks.evidence")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    add_arguments(parser, "cubes.yaml")
     parser.add_argument("--held-out", action="store_true", help="not the pool's cases")
-    parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     tables = []
     for seed in arguments.seeds:
-        run = Run.load(
-            arguments.work.absolute() / f"seed_{seed}",
-            arguments.config,
-            seed,
-            arguments.data,
-            arguments.width,
-        )
+        run = Run.chosen(arguments, seed)
         if arguments.held_out:
             cases = run.study.cohort.held_out
             run.make([f"results/scores/base/{case}.json" for case in cases])

@@ -5,6 +5,7 @@ The workflow makes cohort, base model and folds, all jobs in one process of one 
 functions.
 """
 
+import argparse
 import json
 import math
 import os
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 
 # The name of the rows that the whole schedule of a fine-tune gives.
 FULL = "100"
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
+    """What a benchmark on studies of several seeds is told; `config` is its default."""
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=common.ROOT / "config" / config)
+    parser.add_argument(
+        "--data", type=Path, help="cohort.path: real cases, if the config needs them"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--width", type=int, help="features of the first stage")
+    parser.add_argument("--output", type=Path, help="put the tables into this file")
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,20 @@ class Run:
         schema = common.ROOT / "config/schemas/config.schema.json"
         study = Study.load(settings.validate(merged, schema))
         return cls(work, config.absolute(), seed, study, width)
+
+    @classmethod
+    def chosen(
+        cls, arguments: argparse.Namespace, seed: int, folds: int | None = None
+    ) -> "Run":
+        """That of a seed, as the arguments of `add_arguments` have it."""
+        return cls.load(
+            arguments.work.absolute() / f"seed_{seed}",
+            arguments.config,
+            seed,
+            arguments.data,
+            arguments.width,
+            folds,
+        )
 
     @property
     def results(self) -> Path:

@@ -45,10 +45,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def sync(path: Path) -> None:
     """Have the content of a file, or the names in a folder, on the disk.
 
-    Of a file before its name says that it is there.
-
-    Else the name can survive a power cut, and the content not: an empty file, newer
-    than all that it was made from, which the workflow engine takes for done.
+    Of a file before its name says that it is there: else the name can survive a power
+    cut, and the content not: an empty file, newer than all that it was made from, which
+    the workflow engine takes for done.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -84,23 +84,27 @@ def test_clients_on_the_cpu_have_servers_of_their_own(host: Host) -> None:
     assert host.served_by("c0") != host.served_by("c1")
 
 
-def test_waiting_requests_are_loaded_ahead(host: Host) -> None:
+def hold_one_and_have_one_wait(
+    host: Host,
+) -> tuple["subprocess.Popen[str]", "subprocess.Popen[str]"]:
+    """A cell of `c1` on the only device until `go` is there, and one of `c2` behind."""
     host.pretend_to_have_a_gpu()
     first = host.start("hold", "c1")
     wait_until(lambda: host.said("run c1"))
     second = host.start("m", "c2")
     wait_until(lambda: host.said("prefetch c2"))
+    return first, second
+
+
+def test_waiting_requests_are_loaded_ahead(host: Host) -> None:
+    first, second = hold_one_and_have_one_wait(host)
     assert not host.said("run c2")
     (host.folder / "go").touch()
     assert first.wait(SECONDS) == second.wait(SECONDS) == 0
 
 
 def test_client_killed_while_waiting_is_passed_over(host: Host) -> None:
-    host.pretend_to_have_a_gpu()
-    first = host.start("hold", "c1")
-    wait_until(lambda: host.said("run c1"))
-    second = host.start("m", "c2")
-    wait_until(lambda: host.said("prefetch c2"))
+    first, second = hold_one_and_have_one_wait(host)
     second.kill()
     second.wait()
     (host.folder / "go").touch()
@@ -353,11 +357,7 @@ def test_server_whose_socket_vanished_ends(host: Host) -> None:
 
 def test_emptied_tmp_costs_no_cell(host: Host) -> None:
     """Who waits is served, beside a successor whose files stay its own."""
-    host.pretend_to_have_a_gpu()
-    first = host.start("hold", "c1")
-    wait_until(lambda: host.said("run c1"))
-    waiting = host.start("m", "c2")
-    wait_until(lambda: host.said("prefetch c2"))
+    first, waiting = hold_one_and_have_one_wait(host)
     shutil.rmtree(host.sockets)
     # A new process, while the old one is still at work.
     assert host.run("m", "c3")[0] == 0

@@ -138,8 +138,10 @@ class CaseTrainer(nnUNetTrainer):
 
         `auto` wants it where that many save more than compiling takes.
         """
-        if self.device.type != "cuda" or wanted != "auto":
-            return self.device.type == "cuda" and bool(wanted)
+        if self.device.type != "cuda":
+            return False
+        if wanted != "auto":
+            return bool(wanted)
         configuration = self.configuration_manager
         voxels = math.prod(configuration.patch_size) * configuration.batch_size
         return iterations * voxels >= _VOXELS_THAT_EARN_COMPILING
