@@ -7,11 +7,12 @@ The cohort and its base model are the workflow's own, made by it in FOLDER under
 config. Then every train case is fine-tuned with a schedule of each share of the full
 length: a training of its own, whose learning rate falls from the same start to zero
 within that share. (Snapshots of the full schedule would still be at a high rate; nobody
-would stop there.) The full length is trained twice, the second time with other copies
-and batches: how far two such matrices agree is the most that a shorter schedule can be
-asked for.
+would stop there.) Shares are of the config's length, and may be above 100. The longest
+is trained twice, the second time with other copies and batches: how far two such
+matrices agree is the most that a shorter schedule can be asked for. The base model's
+Dice on each train case costs no fine-tune at all, and has a line, too.
 
-What is compared with the full schedule: the order of the row means (Spearman), the
+What is compared with the longest schedule: the order of the row means (Spearman), the
 worst cluster (cases in both / in either), how well row means and signatures find the
 known label errors (AUROC), and how many get their right kind. FOLDER keeps what is
 done; started again, the rest is done.
@@ -26,12 +27,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import setting as common
 from benchmarks.studies import Run, Task, do_in_time, rows_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from casesim.inference.errors import Errors
+
 REFIT = "refit"
+BASE = "base"
 
 
 def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
@@ -47,72 +54,101 @@ def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
 
 
 def plan(run: Run, percents: Sequence[int]) -> list[Task]:
-    """All fine-tunes, the full schedule before all: what is compared with."""
+    """All fine-tunes; the longest schedule and its refit first, since without them the
+    others are compared with nothing."""
     schedule = run.study.config["training"]["finetune"]
-    tasks = []
-    for percent in [*sorted(percents, reverse=True), None]:
-        name = REFIT if percent is None else str(percent)
-        seed = run.study.config["stability"]["seed"] if percent is None else run.seed
-        length = shorten(schedule, percent or 100)
-        tasks += [Task(name, case, *length, seed) for case in run.train]
-    # The refit before the shorter ones: without it, they are compared with nothing.
-    order = {name: place for place, name in enumerate(["100", REFIT])}
-    return sorted(tasks, key=lambda task: order.get(task.name, len(order)))
+    refit = run.study.config["stability"]["seed"]
+    longest, *shorter = sorted(percents, reverse=True)
+    order = [(str(longest), longest, run.seed), (REFIT, longest, refit)]
+    order += [(str(percent), percent, run.seed) for percent in shorter]
+    return [
+        Task(name, case, *shorten(schedule, percent), seed)
+        for name, percent, seed in order
+        for case in run.train
+    ]
 
 
-def analyse(run: Run, names: Sequence[str], full: str = "100") -> list[dict[str, Any]]:
-    """A row for each schedule, compared with the full one."""
-    import pandas as pd
-
-    from benchmarks.evidence import RIGHT, outcome
-    from casesim.evidence.detection import detection
-    from casesim.evidence.truth import LABEL, read_truth
+def analyse(run: Run, percents: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each schedule and for the base model, compared with the longest."""
     from casesim.similarity.clustering import cluster
     from casesim.similarity.matrix import row_statistics
     from casesim.similarity.stability import agreement
 
-    cohort = run.results / "cohort.tsv"
-    truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
-    planted = truth[truth["defect"] == LABEL]["kind"]
+    full = str(max(percents))
+    names = [*map(str, sorted(percents)), REFIT]
     rows = {name: rows_of(run, name) for name in names}
-    means = {n: row_statistics(m)["row_mean"] for n, (m, _, _) in rows.items()}
-    worst = {}
+    means = {
+        name: row_statistics(matrix)["row_mean"].loc[run.train]
+        for name, (matrix, _, _) in rows.items()
+    }
+    means[BASE] = base_dice(run)
+    worst: dict[str, set[str]] = {}
     for name, (matrix, _, _) in rows.items():
         options = run.study.config["clusters"]
         table = cluster(matrix, bootstraps=100, **options).clusters
         worst[name] = set(table[table["worst"]]["case"])
     lines = []
-    for name, (_, errors, seconds) in rows.items():
-        kinds = run.kinds(errors, folds=False)
-        scores = {"row_mean": means[name], "signature": -kinds["suspicion"]}
-        found = detection(truth, scores, {"rows": math.nan, "folds": math.nan})
-        found = found[(found["defect"] == LABEL) & (found["kind"] == "any")]
-        auroc = found.set_index("score")["auroc"]
-        named = kinds["kind"].reindex(planted.index)
-        right = list(map(outcome, planted, named))
+    for name in [BASE, *names]:
+        _, errors, seconds = rows.get(name, (None, None, 0.0))
         with_full = agreement(means[full].to_numpy(), means[name].to_numpy())
-        refit = agreement(means[REFIT].to_numpy(), means[name].to_numpy())
-        either = worst[full] | worst[name]
+        with_refit = agreement(means[REFIT].to_numpy(), means[name].to_numpy())
+        overlap = math.nan
+        if name in worst and (either := worst[full] | worst[name]):
+            overlap = len(worst[full] & worst[name]) / len(either)
         lines.append(
             {
                 "name": name,
                 "spearman": with_full.spearman,
                 "low": with_full.spearman_low,
                 "high": with_full.spearman_high,
-                "spearman_refit": refit.spearman,
-                "worst": len(worst[name]),
-                "worst_overlap": (
-                    len(worst[full] & worst[name]) / len(either) if either else math.nan
-                ),
-                "auroc": float(auroc["row_mean"]),
-                "auroc_signature": float(auroc["signature"]),
-                "right": right.count(RIGHT),
-                "defects": len(planted),
+                "spearman_refit": with_refit.spearman,
+                "worst": len(worst[name]) if name in worst else None,
+                "worst_overlap": overlap,
                 "spread": float(means[name].std()),
                 "seconds": seconds,
+                **found_errors(run, means[name], errors),
             }
         )
     return lines
+
+
+def base_dice(run: Run) -> "pd.Series":
+    """Dice of the base model on each train case (mean over labels), by case id."""
+    from casesim.inference import overlap
+
+    paths = [run.results / f"scores/base/{case}.json" for case in run.train]
+    table = overlap.score_table([overlap.read_record(path) for path in paths])
+    return (
+        table[table["region"] == overlap.MEAN].set_index("case")["dice"].loc[run.train]
+    )
+
+
+def found_errors(
+    run: Run, row_means: "pd.Series", errors: "Errors | None"
+) -> dict[str, Any]:
+    """How well the known label errors are found: AUROC of the row means and of the
+    signatures, and how many get their right kind."""
+    import pandas as pd
+
+    from benchmarks.evidence import RIGHT, outcome
+    from casesim.evidence.detection import detection
+    from casesim.evidence.truth import LABEL, read_truth
+
+    cohort = run.results / "cohort.tsv"
+    truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
+    planted = truth[truth["defect"] == LABEL]["kind"]
+    kinds = run.kinds(errors, folds=False)
+    scores = {"row_mean": row_means, "signature": -kinds["suspicion"]}
+    found = detection(truth, scores, {"rows": math.nan, "folds": math.nan})
+    found = found[(found["defect"] == LABEL) & (found["kind"] == "any")]
+    auroc = found.set_index("score")["auroc"]
+    right = list(map(outcome, planted, kinds["kind"].reindex(planted.index)))
+    return {
+        "auroc": float(auroc["row_mean"]),
+        "auroc_signature": float(auroc["signature"]),
+        "right": right.count(RIGHT),
+        "defects": len(planted),
+    }
 
 
 def report(
@@ -122,7 +158,7 @@ def report(
     header = [
         "schedule",
         "iterations",
-        "row means: Spearman with the full one (95 %)",
+        "row means: Spearman with the longest (95 %)",
         "with the refit",
         "worst cluster: cases, in both / in either",
         "AUROC of label errors: row mean",
@@ -130,13 +166,16 @@ def report(
         "label errors with the right kind",
         "s a fine-tune",
     ]
+    titles = {REFIT: "the longest, refitted", BASE: "none: the base model's Dice"}
     lines = [
         [
-            "full, refitted" if row["name"] == REFIT else f"{row['name']} %",
-            iterations[row["name"]],
+            titles.get(row["name"], f"{row['name']} %"),
+            iterations.get(row["name"], 0),
             f"{row['spearman']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
             f"{row['spearman_refit']:.3f}",
-            f"{row['worst']}, {row['worst_overlap']:.2f}",
+            ""
+            if row["worst"] is None
+            else f"{row['worst']}, {row['worst_overlap']:.2f}",
             f"{row['auroc']:.3f}",
             f"{row['auroc_signature']:.3f}",
             f"{row['right']} of {row['defects']}",
@@ -161,8 +200,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
-    if 100 not in arguments.percent:
-        parser.error("--percent needs 100, with which the others are compared")
+    if len(set(arguments.percent)) < 2 or min(arguments.percent) <= 0:
+        parser.error("--percent needs two shares at least, all above 0")
     deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
     work = arguments.work.absolute()
     run = Run.load(
@@ -171,7 +210,7 @@ def main() -> None:
     if not run.make_base(deadline):
         print("The time is over; the same command does the rest.")
         return
-    tasks = plan(run, arguments.percent)
+    tasks = plan(run, sorted(set(arguments.percent)))
     with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
         for outcome in pool.map(
             do_in_time, tasks, [run] * len(tasks), [deadline] * len(tasks)
@@ -179,11 +218,10 @@ def main() -> None:
             if not outcome:
                 print("The time is over; the same command does the rest.")
                 return
-    names = [*map(str, sorted(arguments.percent)), REFIT]
-    rows = analyse(run, names)
+    rows = analyse(run, sorted(set(arguments.percent)))
     (work / "study/rows.json").write_text(json.dumps(rows, indent=1))
     common.publish(
-        f"Fine-tunes of {run.iterations('finetune')} iterations and less",
+        f"Fine-tunes of {tasks[0].epochs * tasks[0].iterations} iterations and less",
         report(rows, {t.name: t.epochs * t.iterations for t in tasks}, len(run.train)),
         arguments.output,
     )

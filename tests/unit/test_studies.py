@@ -201,3 +201,8 @@ def test_the_schedule_begins_with_what_others_are_compared_with(
     assert (refit.epochs, refit.iterations) == (full.epochs, full.iterations)
     assert refit.seed != full.seed
     assert short.epochs * short.iterations == run.iterations("finetune") / 10
+    # A share may be longer than the config's; the refit is as long as the longest.
+    longer = schedule.plan(run, [100, 400])
+    assert [longer[at].name for at in (0, len(run.train))] == ["400", schedule.REFIT]
+    for task in (longer[0], longer[len(run.train)]):
+        assert task.epochs * task.iterations == 4 * run.iterations("finetune")
