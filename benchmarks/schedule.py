@@ -1,16 +1,17 @@
 """How long a fine-tune must be: the matrix after shares of its schedule.
 
     python -m benchmarks.schedule --work FOLDER [--config config/schedule.yaml]
-        [--percent 5 10 20 50 100] [--workers N] [--minutes M] [--output FILE]
+        [--percent 5 10 20 50 100 20@5] [--workers N] [--minutes M] [--output FILE]
 
 The cohort and its base model are the workflow's own, made by it in FOLDER under the
 config. Then every train case is fine-tuned with a schedule of each share of the full
 length: a training of its own, whose learning rate falls from the same start to zero
 within that share. (Snapshots of the full schedule would still be at a high rate; nobody
-would stop there.) Shares are of the config's length, and may be above 100. The longest
-is trained twice, the second time with other copies and batches: how far two such
-matrices agree is the most that a shorter schedule can be asked for. The base model's
-Dice on each train case costs no fine-tune at all, and has a line, too.
+would stop there.) With `20@5`, a fifth of the length begins with five times the rate,
+so that the rates add up to as much. Shares are of the config's length, and may be above
+100. The longest is trained twice, the second time with other copies and batches: how
+far two such matrices agree is the most that a shorter schedule can be asked for. The
+base model's Dice on each train case costs no fine-tune at all, and has a line, too.
 
 What is compared with the longest schedule: the order of the row means (Spearman), the
 worst cluster (cases in both / in either), how well row means and signatures find the
@@ -23,8 +24,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,39 @@ REFIT = "refit"
 BASE = "base"
 
 
+@dataclass(frozen=True)
+class Share:
+    """A share of the config's schedule.
+
+    Attributes:
+        percent: of its iterations.
+        faster: how many times its initial learning rate.
+    """
+
+    percent: float
+    faster: float = 1.0
+
+    @classmethod
+    def read(cls, text: str) -> "Share":
+        """`20` or `20@5`; ValueError for what is neither, or not above zero."""
+        numbers = [float(part) for part in text.split("@")]
+        if len(numbers) > 2 or min(numbers) <= 0:
+            raise ValueError(f"no share of a schedule: {text}")
+        return cls(*numbers)
+
+    @property
+    def name(self) -> str:
+        """As `read` has it."""
+        rate = "" if self.faster == 1 else f"@{self.faster:g}"
+        return f"{self.percent:g}{rate}"
+
+    @property
+    def title(self) -> str:
+        """For the table."""
+        rate = "" if self.faster == 1 else f", {self.faster:g} x the rate"
+        return f"{self.percent:g} %{rate}"
+
+
 def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
     """Epochs and iterations of each, for a share of a schedule.
 
@@ -53,29 +88,44 @@ def shorten(schedule: Mapping[str, Any], percent: float) -> tuple[int, int]:
     return epochs, max(1, round(total / epochs))
 
 
-def plan(run: Run, percents: Sequence[int]) -> list[Task]:
+def longest_of(shares: Iterable[Share]) -> Share:
+    """That with which the others are compared; of equals, the one with the config's
+    rate."""
+    return max(shares, key=lambda share: (share.percent, share.faster == 1))
+
+
+def plan(run: Run, shares: Iterable[Share]) -> list[Task]:
     """All fine-tunes; the longest schedule and its refit first, since without them the
     others are compared with nothing."""
     schedule = run.study.config["training"]["finetune"]
     refit = run.study.config["stability"]["seed"]
-    longest, *shorter = sorted(percents, reverse=True)
-    order = [(str(longest), longest, run.seed), (REFIT, longest, refit)]
-    order += [(str(percent), percent, run.seed) for percent in shorter]
+    longest = longest_of(shares)
+    order = [(longest.name, longest, run.seed), (REFIT, longest, refit)]
+    order += [(share.name, share, run.seed) for share in shares if share != longest]
     return [
-        Task(name, case, *shorten(schedule, percent), seed)
-        for name, percent, seed in order
+        Task(
+            name,
+            case,
+            *shorten(schedule, share.percent),
+            schedule["initial_lr"] * share.faster,
+            seed,
+        )
+        for name, share, seed in order
         for case in run.train
     ]
 
 
-def analyse(run: Run, percents: Sequence[int]) -> list[dict[str, Any]]:
+def analyse(run: Run, shares: Sequence[Share]) -> list[dict[str, Any]]:
     """A row for each schedule and for the base model, compared with the longest."""
     from casesim.similarity.clustering import cluster
     from casesim.similarity.matrix import row_statistics
     from casesim.similarity.stability import agreement
 
-    full = str(max(percents))
-    names = [*map(str, sorted(percents)), REFIT]
+    full = longest_of(shares).name
+    titles = {BASE: "none: the base model's Dice"}
+    titles |= {share.name: share.title for share in shares}
+    titles |= {REFIT: "the longest, refitted"}
+    names = [name for name in titles if name != BASE]
     rows = {name: rows_of(run, name) for name in names}
     means = {
         name: row_statistics(matrix)["row_mean"].loc[run.train]
@@ -88,7 +138,7 @@ def analyse(run: Run, percents: Sequence[int]) -> list[dict[str, Any]]:
         table = cluster(matrix, bootstraps=100, **options).clusters
         worst[name] = set(table[table["worst"]]["case"])
     lines = []
-    for name in [BASE, *names]:
+    for name, title in titles.items():
         _, errors, seconds = rows.get(name, (None, None, 0.0))
         with_full = agreement(means[full].to_numpy(), means[name].to_numpy())
         with_refit = agreement(means[REFIT].to_numpy(), means[name].to_numpy())
@@ -98,6 +148,7 @@ def analyse(run: Run, percents: Sequence[int]) -> list[dict[str, Any]]:
         lines.append(
             {
                 "name": name,
+                "title": title,
                 "spearman": with_full.spearman,
                 "low": with_full.spearman_low,
                 "high": with_full.spearman_high,
@@ -166,10 +217,9 @@ def report(
         "label errors with the right kind",
         "s a fine-tune",
     ]
-    titles = {REFIT: "the longest, refitted", BASE: "none: the base model's Dice"}
     lines = [
         [
-            titles.get(row["name"], f"{row['name']} %"),
+            row["title"],
             iterations.get(row["name"], 0),
             f"{row['spearman']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
             f"{row['spearman_refit']:.3f}",
@@ -192,7 +242,13 @@ def main() -> None:
     parser.add_argument(
         "--config", type=Path, default=common.ROOT / "config/schedule.yaml"
     )
-    parser.add_argument("--percent", type=int, nargs="+", default=[5, 10, 20, 50, 100])
+    parser.add_argument(
+        "--percent",
+        type=Share.read,
+        nargs="+",
+        default=[Share(percent) for percent in (5, 10, 20, 50, 100)],
+        help="shares of the schedule; 20@5 is a fifth with five times the rate",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="cohort.path, for real cases")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -200,8 +256,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="stop after so many")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
-    if len(set(arguments.percent)) < 2 or min(arguments.percent) <= 0:
-        parser.error("--percent needs two shares at least, all above 0")
+    shares = sorted(set(arguments.percent), key=lambda s: (s.percent, s.faster))
+    if len(shares) < 2:
+        parser.error("--percent needs two shares at least")
     deadline = time.monotonic() + 60 * (arguments.minutes or 1e6)
     work = arguments.work.absolute()
     run = Run.load(
@@ -210,7 +267,7 @@ def main() -> None:
     if not run.make_base(deadline):
         print("The time is over; the same command does the rest.")
         return
-    tasks = plan(run, sorted(set(arguments.percent)))
+    tasks = plan(run, shares)
     with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
         for outcome in pool.map(
             do_in_time, tasks, [run] * len(tasks), [deadline] * len(tasks)
@@ -218,7 +275,7 @@ def main() -> None:
             if not outcome:
                 print("The time is over; the same command does the rest.")
                 return
-    rows = analyse(run, sorted(set(arguments.percent)))
+    rows = analyse(run, shares)
     (work / "study/rows.json").write_text(json.dumps(rows, indent=1))
     common.publish(
         f"Fine-tunes of {tasks[0].epochs * tasks[0].iterations} iterations and less",

@@ -234,6 +234,7 @@ class Task:
     case: str
     epochs: int
     iterations: int
+    initial_lr: float
     seed: int
 
 
@@ -286,7 +287,7 @@ def do(task: Task, run: Run) -> None:
                 "schedule": {
                     "epochs": task.epochs,
                     "iterations_per_epoch": task.iterations,
-                    "initial_lr": study.config["training"]["finetune"]["initial_lr"],
+                    "initial_lr": task.initial_lr,
                 }
             },
         )
@@ -334,7 +335,10 @@ def rows_in_time(run: Run, deadline: float) -> bool:
     were done before the deadline."""
     schedule = run.study.config["training"]["finetune"]
     length = schedule["epochs"], schedule["iterations_per_epoch"]
-    tasks = [Task(FULL, case, *length, run.seed) for case in run.train]
+    tasks = [
+        Task(FULL, case, *length, schedule["initial_lr"], run.seed)
+        for case in run.train
+    ]
     return all(do_in_time(task, run, deadline) for task in tasks)
 
 

@@ -191,18 +191,34 @@ def test_one_map_at_a_time_is_named_among_right_ones() -> None:
 def test_the_schedule_begins_with_what_others_are_compared_with(
     run: studies.Run,
 ) -> None:
-    tasks = schedule.plan(run, [10, 100, 50])
+    tasks = schedule.plan(run, list(map(schedule.Share, [10, 100, 50])))
     assert list(dict.fromkeys(task.name for task in tasks)) == [
-        *("100", schedule.REFIT, "50", "10")
+        *("100", schedule.REFIT, "10", "50")
     ]
     assert len(tasks) == 4 * len(run.train)
     full, refit, short = tasks[0], tasks[len(run.train)], tasks[-1]
     assert full.epochs * full.iterations == run.iterations("finetune")
     assert (refit.epochs, refit.iterations) == (full.epochs, full.iterations)
     assert refit.seed != full.seed
-    assert short.epochs * short.iterations == run.iterations("finetune") / 10
+    assert short.epochs * short.iterations == run.iterations("finetune") / 2
+    assert short.initial_lr == full.initial_lr
     # A share may be longer than the config's; the refit is as long as the longest.
-    longer = schedule.plan(run, [100, 400])
-    assert [longer[at].name for at in (0, len(run.train))] == ["400", schedule.REFIT]
-    for task in (longer[0], longer[len(run.train)]):
+    longer = schedule.plan(run, list(map(schedule.Share.read, ["400", "100@4", "100"])))
+    full, refit, fast, short = longer[:: len(run.train)]
+    assert [full.name, refit.name, fast.name, short.name] == [
+        *("400", schedule.REFIT, "100@4", "100")
+    ]
+    for task in (full, refit):
         assert task.epochs * task.iterations == 4 * run.iterations("finetune")
+    # As many iterations, four times the rate: the rates add up to those of the longest.
+    assert (fast.epochs, fast.iterations) == (short.epochs, short.iterations)
+    assert fast.initial_lr == 4 * short.initial_lr == 4 * full.initial_lr
+
+
+def test_what_is_compared_with_is_the_longest_at_its_own_rate() -> None:
+    shares = list(map(schedule.Share.read, ["50", "100@2", "100", "20@5"]))
+    assert schedule.longest_of(shares).name == "100"
+    assert [share.title for share in shares[::3]] == ["50 %", "20 %, 5 x the rate"]
+    for text in ("0", "10@0", "10@2@2", "-5"):
+        with pytest.raises(ValueError, match=f"no share of a schedule: {text}"):
+            schedule.Share.read(text)
