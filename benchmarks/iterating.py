@@ -262,12 +262,14 @@ def compile_whole_loss(loss: Any, compiler: str) -> Any:
 def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> None:
     """A worker: builds its side, trains a little, and then does what it is told.
 
-    nnU-Net's side is compiled on a GPU, unless the option `eager` is set.
+    nnU-Net's side is compiled on a GPU, unless the option `eager` is set. With the
+    option `slots` it takes no more of the device's memory than one of so many has.
     """
     began = time.perf_counter()
     import torch
 
     from casesim.nnunet.files import read_json
+    from casesim.processes import card_memory
 
     on_gpu = common.device() == "cuda"
     if on_gpu:
@@ -280,6 +282,8 @@ def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> Non
 
     imported = time.perf_counter()
     if on_gpu:
+        if options.get("slots", 1) > 1:
+            card_memory.keep_to_part(options["slots"])
         torch.zeros(1, device="cuda")
     started = synchronize()
     plans_json = read_json(options["plans"])
@@ -298,7 +302,7 @@ def work(side: str, task: Task, folder: Path, options: Mapping[str, Any]) -> Non
     )
     made = synchronize()
     losses = []
-    first = made
+    first = few = made
     for i in range(options["first"]):
         losses.append(trainer.train_step(batches[i % len(batches)])["loss"])
         if i == 0:

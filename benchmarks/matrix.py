@@ -1,7 +1,7 @@
 """Models x cases by this workflow and by nnU-Net's commands, side by side.
 
     python -m benchmarks.matrix [--size demo|real] [--models N] [--cases M]
-        [--folders F] [--single-calls K] [--threads N]
+        [--folders F] [--processes P ...] [--single-calls K] [--threads N]
         [--output docs/benchmarks/matrix.md]
 
 On the same models and cases, one after the other (`demo`: of the embedded cohort;
@@ -145,7 +145,15 @@ def seconds_by_step(
 
 def threads_of_a_cell(setting: common.Setting) -> int:
     """As the workflow has them."""
-    return 1 if common.device() == "cpu" else setting.threads
+    from casesim.processes import places
+
+    most = places.THREADS if common.device() == "cpu" else places.THREADS_WITH_GPU
+    return min(most, setting.threads)
+
+
+def cells_at_a_time(setting: common.Setting) -> int:
+    """One on each core, or on the GPU, of which the workflow uses one here."""
+    return setting.threads if common.device() == "cpu" else 1
 
 
 def time_clients(
@@ -322,7 +330,7 @@ def main() -> None:
                 steps,
                 client,
                 start,
-                setting.threads // threads_of_a_cell(setting),
+                cells_at_a_time(setting),
             ),
             differences_of_dice(setting, sample_of_models, cases),
             files,

@@ -208,6 +208,11 @@ def main() -> None:
             text = report(
                 found, part.shape[1:], f"{network}; {arguments.threads} threads"
             )
+            if common.device() == "cuda":
+                text += (
+                    "\n\nOurs is compiled (`inference.compile: true`; the default is "
+                    "not)."
+                )
             if part.shape != data.shape:
                 text += (
                     f"\n\nThe whole case has {data.shape[1]} slices; these are the "

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,27 @@ from benchmarks import setting as common
 from benchmarks.iterating import CHANNELS, Task, dataset
 
 COPIES = 5
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One way to fine-tune.
+
+    `host`: batches are made by nnU-Net's transforms in loading processes. `iterations`
+    are those of an epoch. `cache` names the compiler's cache; those of the iterations
+    that are timed is `compiled`.
+    """
+
+    host: bool = False
+    iterations: int = 40
+    compiled: bool = True
+    cache: str = "compiled"
+
+    @property
+    def part(self) -> str:
+        """Of the benchmark."""
+        return "loading" if self.host else "jobs"
 
 
 def make_cases(folder: Path, task: Task, shape: Sequence[int]) -> list[Path]:
@@ -63,9 +85,9 @@ def work_job(folder: Path, task: Task, options: Mapping[str, Any]) -> None:
         folder / f"{task.name}.json",
         folder / "dataset.json",
         task.configuration,
-        folder / f"model-{options['host']}-{options['compiled']}",
+        folder / f"model-{options['host']}-{options['compiled']}-{options['cache']}",
         {
-            "epochs": options["epochs"],
+            "epochs": EPOCHS,
             "iterations_per_epoch": options["iterations"],
             "initial_lr": 0.001,
         },
@@ -73,29 +95,13 @@ def work_job(folder: Path, task: Task, options: Mapping[str, Any]) -> None:
         threads=options["cores"],
         device=common.device(),
         compile_network=common.device() == "cuda" and options["compiled"],
-        compiler_cache=folder / "compiled",
+        compiler_cache=folder / options["cache"],
     )
 
 
-def run_job(
-    folder: Path,
-    task: Task,
-    cores: int,
-    host: bool,
-    iterations: int,
-    compiled: bool,
-) -> dict[str, float]:
-    """Seconds to the first iteration, and of one iteration of the last epoch.
-
-    `host`: batches are made by nnU-Net's transforms in loading processes.
-    """
-    options = {
-        "host": host,
-        "cores": cores,
-        "epochs": 3,
-        "iterations": iterations,
-        "compiled": compiled,
-    }
+def run_job(folder: Path, task: Task, cores: int, job: Job) -> dict[str, float]:
+    """Seconds to the first iteration, and of one iteration of the last epoch."""
+    options = {"cores": cores, **asdict(job)}
     command = [
         *(sys.executable, "-m", "benchmarks.real_finetune"),
         *("--settings", str(task), "--folder", str(folder)),
@@ -106,14 +112,14 @@ def run_job(
     )
     ready = re.search(r"ready after ([\d.]+) s", done.stdout)
     each = re.findall(r"^epoch .*, ([\d.]+) s", done.stdout, re.M)
-    if ready is None or len(each) < 3:
+    if ready is None or len(each) < EPOCHS:
         sys.exit(f"the fine-tune ended:\n{(done.stdout + done.stderr)[-6000:]}")
     times = [float(value) for value in each]
     return {
         "ready": float(ready[1]),
         "first_epoch": times[0],
         "last_epoch": times[-1],
-        "iteration": times[-1] / iterations,
+        "iteration": times[-1] / job.iterations,
     }
 
 

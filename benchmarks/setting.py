@@ -197,8 +197,12 @@ def train(
     stems: Sequence[Path],
     iterations: int,
     start_from: Path | None = None,
+    **options: Any,
 ) -> Path:
-    """A model of a few iterations, in one epoch; its checkpoint."""
+    """A model of a few iterations, in one epoch; its checkpoint.
+
+    `options` are further ones of `run.train`, or in place of what it is given here.
+    """
     from casesim.training import run
 
     run.train(
@@ -212,10 +216,8 @@ def train(
             "iterations_per_epoch": iterations,
             "initial_lr": 0.02 if start_from is None else 0.001,
         },
-        seed=0,
-        threads=setting.threads,
-        device=device(),
         start_from=start_from,
+        **{"seed": 0, "threads": setting.threads, "device": device(), **options},
     )
     return setting.checkpoint(name)
 

@@ -74,6 +74,9 @@ def own(page: str) -> list[Speed]:
         UserError: the page holds no such tables.
     """
     card = re.search(r"^## Training on (?:NVIDIA )?(.+)$", page, re.MULTILINE)
+    if card is not None:
+        sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+        page = "".join(s for s in sections if s.split("\n")[0].endswith(card[1]))
     number = r"[\d.]+ \(([\d.]+) to ([\d.]+)\)"
     rows = re.findall(
         rf"^\| 2d, [^|]*batch (\d+) \| {number} \| {number} \| {number} \|",

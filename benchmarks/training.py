@@ -1,7 +1,8 @@
 """One iteration of training by this workflow and by nnU-Net's trainer, side by side.
 
     python -m benchmarks.training [--settings 2d:plan 3d_fullres:plan 2d:12]
-        [--iterations N] [--turns N] [--cores N] [--output docs/benchmarks/training.md]
+        [--parts iterations jobs loading slots] [--iterations N] [--turns N]
+        [--losses N] [--cores N] [--output docs/benchmarks/training.md]
 
 The plans are nnU-Net's for a hundred brain-tumour cases of the Decathlon's size (its
 planner is given a fingerprint of that size) at 8 GB. Each side is a process of its own:
@@ -12,9 +13,13 @@ timed in turns, after a hundred iterations, whose losses are compared: nnU-Net's
 computed twice. All processes compile at the same time, so that the seconds of a first
 iteration say little.
 
-Then fine-tunes are run as the workflow runs them, on `--cores` cores: with batches made
-on the device, compiled with a warm compiler cache and not compiled, and with nnU-Net's
-transforms in loading processes. What their start takes is all beside their iterations.
+Then fine-tunes are run as the workflow runs them, on `--cores` cores (`jobs`): with
+batches made on the device, compiled with an empty compiler cache and with a warm one,
+and not compiled; and with nnU-Net's transforms in loading processes (`loading`). What
+their start takes is all beside their iterations.
+
+`slots` times one, two and four trainings on one device at a time, each with a fourth of
+its memory. `--parts` says which of all this is done.
 """
 
 import argparse
@@ -27,17 +32,18 @@ from typing import Any
 
 from benchmarks import setting as common
 from benchmarks.iterating import FEW, SHAPE, Task, Worker, plans
-from benchmarks.real_finetune import make_cases, run_job
+from benchmarks.real_finetune import Job, make_cases, run_job
 
 DISTINCT_BATCHES = 8
 SLOTS = (1, 2, 4)
-# Beside the iterations, which are always timed.
-PARTS = ("jobs", "loading", "slots")
-# Batches by nnU-Net's transforms on the host?, iterations of an epoch, compiled?
+PARTS = ("iterations", "jobs", "loading", "slots")
+EMPTY_CACHE = "compiled with an empty cache, made on the device"
+# In this order: the first one of a warm cache may have to fill it.
 JOBS = {
-    "made on the device, compiled": (False, 40, True),
-    "made on the device, not compiled": (False, 40, False),
-    "made by loading processes, compiled": (True, 20, True),
+    EMPTY_CACHE: Job(cache="empty"),
+    "made on the device, compiled": Job(),
+    "made on the device, not compiled": Job(compiled=False),
+    "made by loading processes, compiled": Job(host=True, iterations=20),
 }
 OURS, PLAIN, NNUNET, AGAIN = "ours", "ours-plain", "nnunet", "nnunet-again"
 # What of a side differs from its default.
@@ -85,14 +91,11 @@ class Outcome:
 
 
 def start(
-    tasks: Sequence[Task], shape: Sequence[int], folder: Path, losses: int
+    tasks: Sequence[Task], folder: Path, losses: int
 ) -> dict[Task, dict[str, Worker]]:
     """The workers of all tasks, which compile at once."""
-    from casesim.nnunet.files import write_json
-
     workers: dict[Task, dict[str, Worker]] = {}
     for task in tasks:
-        write_json(folder / f"{task.name}.json", plans(task, shape))
         options = worker_options(folder, task, losses)
         workers[task] = {
             side: Worker(side, task, folder, {**options, **own})
@@ -138,7 +141,11 @@ def measure_slots(
     folder: Path, task: Task, iterations: int, side: str
 ) -> dict[int, float]:
     """Iterations a second of several trainings on one device, together."""
-    options = {**worker_options(folder, task, FEW), **SIDES[side]}
+    options = {
+        **worker_options(folder, task, FEW),
+        **SIDES[side],
+        "slots": max(SLOTS),
+    }
     workers = []
     for number in range(max(SLOTS)):
         place = folder / f"slot-{side}-{task.name}-{number}"
@@ -222,7 +229,7 @@ def report_slots(task: Task, found: Mapping[str, Mapping[int, float]]) -> str:
     header = ["trainings at once"]
     for name in ("compiled", "not compiled"):
         header += [f"{name}: iterations a second, together", "of one's"]
-    return f"Several trainings on one card, {task}:\n\n{common.table(header, rows)}"
+    return f"{task}:\n\n{common.table(header, rows)}"
 
 
 def report_jobs(cores: int, jobs: Mapping[str, Mapping[str, float]]) -> str:
@@ -246,10 +253,12 @@ def report_jobs(cores: int, jobs: Mapping[str, Mapping[str, float]]) -> str:
         ]
         for name, job in jobs.items()
     ]
-    return f"A whole fine-tune on {cores} cores:\n\n{common.table(header, rows)}"
+    return f"On {cores} cores:\n\n{common.table(header, rows)}"
 
 
 def main() -> None:
+    from casesim.nnunet.files import write_json
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--settings",
@@ -269,34 +278,51 @@ def main() -> None:
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is timed"
     )
     arguments = parser.parse_args()
-    tasks, number = arguments.settings, arguments.iterations
-    sections = []
+    tasks, number, parts = arguments.settings, arguments.iterations, arguments.parts
     with tempfile.TemporaryDirectory(prefix="training-") as name:
         folder = Path(name)
-        workers = start(tasks, arguments.shape, folder, arguments.losses)
-        if "jobs" in arguments.parts:  # while they compile
+        for task in tasks:
+            write_json(folder / f"{task.name}.json", plans(task, arguments.shape))
+        workers: dict[Task, dict[str, Worker]] = {}
+        if "iterations" in parts:
+            workers = start(tasks, folder, arguments.losses)
+        chosen = {name: job for name, job in JOBS.items() if job.part in parts}
+        if chosen:  # while they compile
             make_cases(folder, tasks[0], arguments.shape)
-        sections.append(report(measure(workers, number, arguments.turns)))
-        print(sections[-1], flush=True)
-        if "jobs" in arguments.parts:
+        if workers:
+            body = report(measure(workers, number, arguments.turns))
+            common.publish(title("Training", tasks), body, arguments.output)
+        if chosen:
             jobs = {
-                what: run_job(folder, tasks[0], arguments.cores, host, many, compiled)
-                for what, (host, many, compiled) in JOBS.items()
-                if not host or "loading" in arguments.parts
+                name: run_job(folder, tasks[0], arguments.cores, job)
+                for name, job in chosen.items()
             }
-            sections.append(report_jobs(arguments.cores, jobs))
-            print(sections[-1], flush=True)
-        for task in dict.fromkeys((tasks[0], tasks[-1])):
-            if "slots" in arguments.parts:
-                slots = {
-                    side: measure_slots(folder, task, number, side)
-                    for side in (OURS, PLAIN)
-                }
-                sections.append(report_slots(task, slots))
-                print(sections[-1], flush=True)
-    common.publish(
-        f"Training on {common.device_name()}", "\n\n".join(sections), arguments.output
-    )
+            what = "A whole fine-tune"
+            if "jobs" not in parts:
+                what += " with loading processes"
+            body = report_jobs(arguments.cores, jobs)
+            common.publish(title(what, tasks[:1]), body, arguments.output)
+        if "slots" in parts:
+            bodies = [
+                report_slots(
+                    task,
+                    {
+                        side: measure_slots(folder, task, number, side)
+                        for side in (OURS, PLAIN)
+                    },
+                )
+                for task in tasks
+            ]
+            body = "\n\n".join(bodies)
+            common.publish(title("Several trainings", tasks), body, arguments.output)
+
+
+def title(what: str, tasks: Sequence[Task]) -> str:
+    """Of a section, which another one with this title replaces."""
+    names = dict.fromkeys(task.configuration for task in tasks)
+    # Those of 2d have the name under which `benchmarks.speeds` looks for them.
+    of = "" if "2d" in names else f" of {' and '.join(names)}"
+    return f"{what}{of} on {common.device_name()}"
 
 
 if __name__ == "__main__":

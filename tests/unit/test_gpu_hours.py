@@ -142,6 +142,11 @@ def test_our_own_speeds_are_read_from_the_page_of_the_benchmark() -> None:
     assert theirs.name == "H999, nnU-Net, compiled"
     assert theirs.iteration["finetune"] == pytest.approx((0.029, 0.031))
     assert theirs.outside["base"] == 0
+    # Of two cards, the first; neither's numbers are taken for the other's.
+    both = PAGE + "\n" + PAGE.replace("H999", "H111").replace("22.0", "1.0")
+    assert [speed.name for speed in speeds.own(both)] == [
+        *(speed.name for speed in (compiled, plain, theirs))
+    ]
     for gone in ("| 2d", "made on the device"):
         with pytest.raises(UserError, match="no table"):
             speeds.own(PAGE.replace(gone, "| 1d"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import drift, iterating, schedule, training
+from benchmarks import drift, iterating, precision, schedule, training
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,31 @@ def test_ratios_are_nnunets_time_by_ours() -> None:
     seconds = {"ours": [1.0, 2.0], "nnunet": [3.0, 3.0], "nnunet-again": [9.0, 9.0]}
     found = training.Outcome(iterating.Task("2d", 12), {}, seconds)
     assert found.ratio("ours") == "2.25 (1.50 to 3.00)"
+
+
+def test_no_section_replaces_that_of_another_configuration() -> None:
+    flat, deep = iterating.Task("2d", None), iterating.Task("3d_fullres", None)
+    assert training.title("Training", [flat, deep]).startswith("Training on ")
+    assert training.title("Training", [deep]).startswith("Training of 3d_fullres on ")
+
+
+def test_every_fine_tune_is_a_training_of_its_own() -> None:
+    """One of the same folder would be taken for finished."""
+    jobs = list(training.JOBS.values())
+    assert len({(job.host, job.compiled, job.cache) for job in jobs}) == len(jobs)
+    assert [job.part for job in jobs] == ["jobs", "jobs", "jobs", "loading"]
+
+
+def test_a_precision_is_compared_with_a_seed() -> None:
+    pairs = [
+        precision.Pair([0.5, 0.7], [0.5, 0.72]),
+        precision.Pair([0.6, 0.8], [0.57, 0.8]),
+    ]
+    text = precision.report(pairs)
+    assert "| 0 | 0.6000 | 0.6100 | +0.0100 | 0.0200 |" in text
+    assert "| 1 | 0.7000 | 0.6850 | -0.0150 | 0.0300 |" in text
+    assert "0.0125 apart on average; in the seed (both float16): 0.1000." in text
+    assert "apart" not in precision.report(pairs[:1])
 
 
 def test_each_training_is_compared_with_the_one_that_it_differs_from() -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 OF_ONE_CASE = ("finetuned", "refitted")
 # Snakemake plans a group of more jobs for minutes.
 MAX_PER_GROUP = 200
+# Cells that pay for anything: what a predictor expects that is to compile in any case.
+ALWAYS_ENOUGH = 10**9
 
 
 class Cells:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from casesim import settings
-from casesim.cells import MAX_PER_GROUP, Cells
+from casesim.cells import ALWAYS_ENOUGH, MAX_PER_GROUP, Cells
 from casesim.cohort import corrections
 from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
@@ -22,9 +22,6 @@ from casesim.evidence import label_quality
 from casesim.nnunet import stages
 from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms, decisions
-
-# Cells that pay for anything.
-ALWAYS_ENOUGH = 10**9
 
 
 @dataclass(frozen=True)

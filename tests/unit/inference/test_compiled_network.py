@@ -19,6 +19,28 @@ def test_weights_are_swapped_in() -> None:
     assert not torch.allclose(first(images), second(images), atol=0.1)
 
 
+def test_running_statistics_are_swapped_in() -> None:
+    networks = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        norm = torch.nn.BatchNorm2d(3)
+        norm(5 * seed + torch.randn((4, 3, 8, 8)))
+        networks.append(torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), norm).eval())
+    first, second = networks
+    compiled = CompiledNetwork(first, images=4, compiler="eager")
+    images = torch.randn((4, 2, 8, 8))
+    with torch.no_grad():
+        for network in (second, first):
+            torch.testing.assert_close(compiled.use(network)(images), network(images))
+
+
+def test_memory_that_changes_a_little_compiles_nothing_anew() -> None:
+    batch_of = compiled_network.batch_of
+    assert [batch_of(most) for most in (1, 2, 3, 12, 9, 8, 63, 64, 256)] == [
+        *(1, 2, 2, 8, 8, 8, 32, 64, 64)
+    ]
+
+
 @pytest.mark.parametrize("number", [1, 3, 4])
 def test_batches_that_are_not_full(number: int) -> None:
     network = make_model((16, 16)).network

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from casesim.inference import serving
+from casesim.cells import ALWAYS_ENOUGH
+from casesim.errors import UserError
+from casesim.inference import compiled_network, serving
 from casesim.inference.keeping import Keeper
 
 
@@ -35,6 +37,63 @@ def test_job_of_the_workflows_command_line() -> None:
 def test_malformed_regions(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         serving.parse_regions(text)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> serving.NnunetPredictor:
+    """A predictor that compiles, where the compiler fails."""
+    monkeypatch.setenv(compiled_network.CELLS_VARIABLE, "5000")
+    predictor = serving.NnunetPredictor("cpu")
+    predictor._compiles = True
+    return predictor
+
+
+def _segment(compiled: bool) -> dict[str, float]:
+    if compiled:
+        raise RuntimeError("inductor raised:\nFailed to find C compiler.")
+    return {"network": 1.0}
+
+
+def test_a_predictor_goes_on_without_a_compiler(
+    no_compiler: serving.NnunetPredictor,
+) -> None:
+    seconds, said = no_compiler._segment(_segment, True)
+    assert seconds == {"network": 1.0}
+    assert "could not be compiled (Failed to find C compiler.): going on" in said
+    assert no_compiler._compiles is False
+
+
+def test_a_compiler_that_is_asked_for_and_fails(
+    no_compiler: serving.NnunetPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(compiled_network.CELLS_VARIABLE, str(ALWAYS_ENOUGH))
+    with pytest.raises(UserError, match=r"C compiler.*inference\.compile to auto"):
+        no_compiler._segment(_segment, True)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), UserError("damaged")]
+)
+def test_what_is_not_the_compilers_is_raised(
+    no_compiler: serving.NnunetPredictor, error: Exception
+) -> None:
+    tries = []
+
+    def segment(compiled: bool) -> dict[str, float]:
+        tries.append(compiled)
+        raise error
+
+    with pytest.raises(type(error)):
+        no_compiler._segment(segment, True)
+    assert tries == [True]
+
+
+def test_a_failure_after_a_cell_is_not_the_compilers(
+    no_compiler: serving.NnunetPredictor,
+) -> None:
+    no_compiler._segment(lambda compiled: {"network": 1.0}, True)
+    with pytest.raises(RuntimeError, match="C compiler"):
+        no_compiler._segment(_segment, True)
 
 
 @pytest.mark.parametrize(("device", "threads"), [("cpu", 1), ("cuda", 2)])

@@ -32,6 +32,16 @@ def test_the_same_function_with_the_same_weights(patch: tuple[int, ...]) -> None
     )
 
 
+def test_running_statistics_stay_shared() -> None:
+    """Plans of one's own may ask for batch normalisation."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
+    ready = compiling.for_compiling(network)
+    before = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    ready(torch.randn((2, 2, 8, 8)))
+    for name, tensor in network.named_buffers():
+        assert not torch.equal(tensor, before[name]), name
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_gradients_are_those_of_torchs_normalisation(affine: bool) -> None:
     norm = torch.nn.InstanceNorm2d(3, affine=affine)

@@ -177,7 +177,7 @@ class Card:
         monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.take)
         self.out_of_memory = torch.OutOfMemoryError
 
-    def look(self) -> tuple[int, int]:
+    def look(self, _: object = None) -> tuple[int, int]:
         free = self.free.pop(0) if len(self.free) > 1 else self.free[0]
         return free << 30, 80 << 30
 
@@ -220,8 +220,29 @@ def test_a_gpu_of_one_slot_has_all_its_memory(
     with devices.acquire(1) as device:
         assert device == "cuda:0"
     assert card.part == 0
-    with pytest.raises(card.out_of_memory), devices.acquire(1):
+    with (
+        pytest.raises(UserError, match=r"of memory.*gpu_memory_target_gb"),
+        devices.acquire(1),
+    ):
         raise card.out_of_memory("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("slots", "free", "expected"), [("4", 60, 18 - 7 + 2), ("4", 5, 7), ("1", 60, 62)]
+)
+def test_a_predictor_leaves_the_other_parts_alone(
+    monkeypatch: pytest.MonkeyPatch, slots: str, free: int, expected: int
+) -> None:
+    """Of a card of 80 GB, on which the predictor has 7 GB and uses 5."""
+    torch = pytest.importorskip("torch")
+    card = Card(monkeypatch, free)
+    monkeypatch.setattr(card_memory, "_part", 1.0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 7 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5 << 30)
+    monkeypatch.setenv(devices.VARIABLE, slots)
+    assert devices.predictor_device("0") == "cuda:0"
+    assert card.part == pytest.approx(0.225 if slots == "4" else 0)
+    assert card_memory.available(torch.device("cuda:0")) == expected << 30
 
 
 def test_slurm_jobs_number_their_gpus_apart(

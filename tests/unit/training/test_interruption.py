@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import Dataset
+from torch.utils.data._utils import signal_handling
 from unit.conftest import TinyCohort
 from unit.training.trainings import SCHEDULE, train
 
+from casesim.errors import UserError
 from casesim.nnunet.files import read_json, write_json
 from casesim.training import batches
 from casesim.training.trainer import CaseTrainer
@@ -131,7 +133,7 @@ def test_a_killed_loading_process_ends_the_training(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CaseTrainer, "train_step", train_step)
         schedule = SCHEDULE | {"iterations_per_epoch": 20}
-        with pytest.raises(RuntimeError, match="worker"):
+        with pytest.raises(UserError, match=r"was killed \(.*more mem_mb"):
             train(tiny_cohort, tmp_path, workers=1, schedule=schedule)
     assert not (tmp_path / "fold_all" / "checkpoint_final.pth").exists()
 
@@ -146,7 +148,35 @@ def test_a_worker_that_is_killed_as_it_hands_a_batch_over_is_named(
     monkeypatch.setattr(batches, "DataLoader", loader)
     found: Iterator[Any] = batches.iterate(Dataset(), range(2), 1, torch.device("cpu"))
     assert next(found) == 1
-    with pytest.raises(RuntimeError, match="worker was killed"):
+    with pytest.raises(UserError, match=r"was killed \(.*reset by peer"):
+        next(found)
+
+
+def test_a_worker_that_dies_interrupts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch's handler raises an error wherever the main thread is when it does."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    before = signal.getsignal(signal.SIGCHLD)
+    found = batches.iterate(Endless(), range(9), 1, torch.device("cpu"))
+    assert next(found) == {"number": 0}
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+class Endless(Dataset[dict[str, Any]]):
+    """Batches without content."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"number": index}
+
+
+def test_another_error_of_a_worker_is_told_as_it_is() -> None:
+    class Faulty(Endless):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            raise RuntimeError("no such class location")
+
+    found = batches.iterate(Faulty(), range(9), 1, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="no such class location"):
         next(found)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from unit.conftest import TinyCohort
 from unit.training.trainings import SCHEDULE
 
@@ -171,6 +172,57 @@ def test_an_overflow_in_the_first_iteration_leaves_no_trace(
         torch.use_deterministic_algorithms(False)
     expected = [float(trainer.train_step(batch)["loss"]) for batch in batches]
     assert losses == pytest.approx(expected, rel=1e-4)
+
+
+class _Asked(TorchDispatchMode):
+    """Counts how often Python looks at a value: on a GPU it would wait for it, and a
+    recording would fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.number += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "asks"),
+    [
+        ({"a": 1, "b": 2, "c": 3}, False),
+        ({"a": 1, "b": 2, "c": 3, "ignore": 4}, True),
+        ({"all": [1, 2, 3], "b": 2}, False),
+        ({"all": [1, 2, 3], "b": 2, "ignore": 4}, False),
+    ],
+)
+def test_what_is_recorded_looks_at_no_value(
+    tiny_cohort: TinyCohort, labels: dict[str, Any], asks: bool
+) -> None:
+    dataset_json = read_json(tiny_cohort.dataset) | {
+        "labels": {"background": 0, **labels},
+        "regions_class_order": [1, 2],
+    }
+    trainer = CaseTrainer(read_json(tiny_cohort.plans), "2d", "all", dataset_json, CPU)
+    trainer.initialize(SCHEDULE, 0, None)
+    scales = trainer._get_deep_supervision_scales()
+    batch = make_batches(trainer.configuration_manager.configuration, scales, 1)[0]
+    if trainer.label_manager.has_regions:
+        regions = ((1, 2, 3), (2,), (4,))[: len(labels)]
+        batch["target"] = [
+            torch.cat([sum(values == n for n in region) > 0 for region in regions], 1)
+            for values in batch["target"]
+        ]
+    optimizer = step.fused_sgd(trainer.network.parameters(), 0.01, 3e-5)
+    scaler = torch.amp.GradScaler("cpu")
+    ours = step.Step(trainer.network, trainer.loss, optimizer, scaler, CPU)
+    ours(batch)
+    with _Asked() as asked:
+        ours(batch)
+    assert (asked.number > 0) == asks
+    assert trainer._loss_asks_the_host() == asks
 
 
 @pytest.mark.parametrize(

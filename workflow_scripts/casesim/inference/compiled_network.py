@@ -8,12 +8,15 @@ weights of its own, into which those of the model that is wanted are copied.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
+from collections.abc import Iterator
 from weakref import ref
 
 import torch
 from torch import nn
 
+from casesim.cells import ALWAYS_ENOUGH
 from casesim.nnunet import compiling
 
 # Images that go through the compiled network together; larger batches are slower.
@@ -30,8 +33,16 @@ def earns_compiling(voxels: int) -> bool:
 
     Voxels count for each window and mirrored copy that they are in.
     """
-    cells = int(os.environ.get(CELLS_VARIABLE) or 0)
-    return cells * voxels >= _VOXELS_THAT_EARN_COMPILING
+    return _expected_cells() * voxels >= _VOXELS_THAT_EARN_COMPILING
+
+
+def is_asked_for() -> bool:
+    """Whether the network is to be compiled in any case."""
+    return _expected_cells() >= ALWAYS_ENOUGH
+
+
+def _expected_cells() -> int:
+    return int(os.environ.get(CELLS_VARIABLE) or 0)
 
 
 class CompiledNetwork:
@@ -56,7 +67,7 @@ class CompiledNetwork:
         if self._holds is None or self._holds() is not network:
             with torch.no_grad():
                 for own, other in zip(
-                    self._plain.parameters(), network.parameters(), strict=True
+                    _tensors(self._plain), _tensors(network), strict=True
                 ):
                     own.copy_(other)
             self._holds = ref(network)
@@ -72,6 +83,19 @@ class CompiledNetwork:
         layout = compiling.channels_last(self._plain)
         logits: torch.Tensor = self._compiled(images.contiguous(memory_format=layout))
         return logits[:number]
+
+
+def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
+    """All that models of one architecture differ in."""
+    return itertools.chain(network.parameters(), network.buffers())
+
+
+def batch_of(most: int) -> int:
+    """Images of a batch, where so many have room, the same for about as much room.
+
+    What is free changes from cell to cell, and each size is compiled anew.
+    """
+    return int(1 << min(most, IMAGES).bit_length() - 1)
 
 
 _networks: dict[tuple[object, ...], CompiledNetwork] = {}

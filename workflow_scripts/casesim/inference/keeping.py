@@ -48,6 +48,7 @@ class Keeper:
 
         from casesim.inference import compiled_network, label_maps
         from casesim.nnunet import checkpoints, preprocessing
+        from casesim.processes import card_memory
 
         self._blosc2 = blosc2
         self._torch = torch
@@ -60,7 +61,7 @@ class Keeper:
         memory = int(_CACHED_SHARE * places.available_memory())
         on_device = memory
         if self.device.type == "cuda":
-            on_device = int(_CACHED_SHARE * torch.cuda.mem_get_info()[0])
+            on_device = int(_CACHED_SHARE * card_memory.available(self.device))
         else:
             # There is a predictor on each core.
             memory = on_device = int(memory * places.share_of_memory())

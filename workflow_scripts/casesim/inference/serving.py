@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,7 @@ class NnunetPredictor:
         self._compiling = compiling
         self._sliding_window = sliding_window
         self._compiles: bool | None = None
+        self._has_compiled = False
         self._keeper = Keeper(device)
 
     def prefetch(self, job: Job) -> None:
@@ -167,26 +169,56 @@ class NnunetPredictor:
         first = loading_first.result()[0] if loading_first else None
         self._keeper.trim()
         loaded = time.perf_counter() - start
-        seconds = self._cell.run_cell(
-            model=model,
-            data=case.data,
-            properties=case.properties,
-            first=first,
-            reference=case.reference,
-            label_path=job.label,
-            prediction_path=job.prediction,
-            score_path=job.score,
-            model_name=job.model,
-            case=job.case,
-            labels=job.labels,
-            regions=job.regions,
-            options={**job.options, "compiled": self._is_compiled(model, case, job)},
-        )
+
+        def segment(compiled: bool) -> dict[str, float]:
+            return self._cell.run_cell(
+                model=model,
+                data=case.data,
+                properties=case.properties,
+                first=first,
+                reference=case.reference,
+                label_path=job.label,
+                prediction_path=job.prediction,
+                score_path=job.score,
+                model_name=job.model,
+                case=job.case,
+                labels=job.labels,
+                regions=job.regions,
+                options={**job.options, "compiled": compiled},
+            )
+
+        seconds, remark = self._segment(segment, self._is_compiled(model, case, job))
         steps = ", ".join(
             f"{name} {value:.3f} s"
             for name, value in ({"load": loaded} | seconds).items()
         )
-        return f"{job.model} on {job.case} ({self._keeper.device}): {steps}"
+        return f"{remark}{job.model} on {job.case} ({self._keeper.device}): {steps}"
+
+    def _segment(
+        self, segment: Callable[[bool], dict[str, float]], compiled: bool
+    ) -> tuple[dict[str, float], str]:
+        """Seconds by step, and what to say; without compiling where that fails.
+
+        Raises `UserError` where it fails and the config asks for it in any case.
+        """
+        try:
+            seconds = segment(compiled)
+            self._has_compiled |= compiled
+            return seconds, ""
+        except Exception as error:
+            # Before the first cell it is the compiler's, or comes again without.
+            if not compiled or self._has_compiled or _is_of_another_kind(error):
+                raise
+            failure = self._compiling.reason(error)
+        failure = f"The network could not be compiled ({failure})"
+        if self._compiled_network.is_asked_for():
+            raise UserError(
+                f"{failure}. Set inference.compile to auto, which goes on without, or "
+                "to false."
+            )
+        self._compiles = False
+        self._compiled_network.forget()
+        return segment(False), f"{failure}: going on without, which is slower.\n"
 
     def _is_compiled(self, model: Any, case: Any, job: Job) -> bool:
         """Whether the network is compiled: the first cell decides for all."""
@@ -211,6 +243,13 @@ class NnunetPredictor:
     def release(self) -> None:
         """Drop all models and cases, and give memory back to the device."""
         self._keeper.release()
+
+
+def _is_of_another_kind(error: Exception) -> bool:
+    """Whether it cannot be a compiler's."""
+    import torch
+
+    return isinstance(error, UserError | torch.OutOfMemoryError)
 
 
 def make_predictor(device: str) -> NnunetPredictor:

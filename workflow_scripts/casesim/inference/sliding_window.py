@@ -29,7 +29,7 @@ from nnunetv2.inference.sliding_window_prediction import (
 )
 
 from casesim.inference import compiled_network, cpu_network
-from casesim.processes import stall
+from casesim.processes import card_memory, stall
 
 if TYPE_CHECKING:
     from casesim.nnunet.checkpoints import Model
@@ -83,7 +83,7 @@ def predict_logits(
         if batch_size is None:
             batch_size = _batch_size(model.network, patch, device)
         if compiled:
-            batch_size = min(batch_size, compiled_network.IMAGES)
+            batch_size = compiled_network.batch_of(batch_size)
         network: Network = (
             compiled_network.shared(model.network, batch_size)
             if compiled
@@ -312,13 +312,12 @@ def _batch_size(
     """Images to send through the network together."""
     if device.type != "cuda":
         return max(1, _VOXELS_PER_BATCH_CPU // int(np.prod(patch)))
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     # All feature maps in half precision and a copy in single: more than are alive at
     # any moment of a pass without gradients.
     feature_map_size: Any = network.compute_conv_feature_map_size
     per_image = 6 * int(feature_map_size(patch))
-    return int(np.clip(free // 2 // per_image, 1, _MAX_BATCH_GPU))
+    most = card_memory.available(device) // 2 // per_image
+    return int(np.clip(most, 1, _MAX_BATCH_GPU))
 
 
 def _out_of_memory(error: BaseException) -> bool:

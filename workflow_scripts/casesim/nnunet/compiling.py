@@ -9,6 +9,7 @@ compiler fuses with its neighbours, in either layout.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,16 @@ def channels_last(network: nn.Module) -> torch.memory_format:
 
 
 def for_compiling(network: nn.Module) -> nn.Module:
-    """A copy that shares the parameters, in channels-last layout.
+    """A copy that shares parameters and buffers, in channels-last layout.
 
     The layout of the network's own parameters changes with it. Normalisations of a kind
     not known here stay as they are.
     """
     form: Any = {"memory_format": channels_last(network)}
     network.to(**form)
-    shared = {id(tensor): tensor for tensor in network.parameters()}
+    # Running statistics, too, which a training changes and a model keeps.
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    shared = {id(tensor): tensor for tensor in tensors}
     made: Any = copy.deepcopy(network, shared)
     for block in made.modules():
         for name, child in block.named_children():

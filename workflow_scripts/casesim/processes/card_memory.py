@@ -1,4 +1,4 @@
-"""The memory of a GPU that several trainings share: each has its part, and no more."""
+"""The memory of a GPU that several jobs share: each has its part, and no more."""
 
 import time
 
@@ -12,6 +12,9 @@ _USABLE = 0.9
 _SECONDS_BETWEEN_LOOKS = 1.0
 # Another run of the same user can hold a GPU for as long as a training takes.
 _LONGEST_SECONDS = 24 * 3600.0
+
+# This process's part of the memory of its GPU.
+_part = 1.0
 
 
 def take_part(slots: int, predictor: str) -> None:
@@ -39,4 +42,23 @@ def take_part(slots: int, predictor: str) -> None:
         )
         wait.look()
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    torch.cuda.set_per_process_memory_fraction(part)
+    keep_to_part(slots)
+
+
+def keep_to_part(slots: int) -> None:
+    """Never take more than a slot's part of the memory, without waiting for it.
+
+    For the resident predictor, which would else fill what trainings in the other slots
+    have not taken yet.
+    """
+    global _part
+    _part = _USABLE / slots
+    torch.cuda.set_per_process_memory_fraction(_part)
+
+
+def available(device: torch.device) -> int:
+    """Bytes that this process may still fill on its GPU, within its part."""
+    free, total = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    unused = reserved - torch.cuda.memory_allocated(device)
+    return max(0, min(free, int(_part * total) - reserved)) + unused

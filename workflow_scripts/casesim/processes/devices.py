@@ -4,7 +4,8 @@ The workflow engine counts GPUs but does not say which one a job may use. Each v
 GPU is a slot, and so is each place on the CPU; a slot is held by a lock file that the
 kernel frees when its holder dies, however it dies. A GPU can be given several slots
 (`VARIABLE`): small trainings leave most of a large card idle. Each then keeps to its
-part of the memory (`card_memory`), and cells go to one predictor, in the first slot.
+part of the memory (`card_memory`), and cells go to one predictor, in the first slot,
+which keeps to its own.
 
 Only light modules are imported, for the reason given in `locks`.
 """
@@ -163,7 +164,7 @@ def acquire(number: int) -> "Acquired":
     "cpu". A resident predictor in the same slot gives its memory back first, and on a
     GPU of several slots so much has to be free as is a slot's. To be called before CUDA
     is first used, because the device is chosen by setting `CUDA_VISIBLE_DEVICES`. When
-    memory runs out in such a slot, raises `UserError` instead.
+    the GPU's memory runs out, raises `UserError` instead.
     """
     return Acquired(number)
 
@@ -199,11 +200,29 @@ class Acquired:
         trace: "TracebackType | None",
     ) -> None:
         self._slot.close()
-        if self._slots > 1 and kind is not None and kind.__name__ == "OutOfMemoryError":
+        if kind is None or kind.__name__ != "OutOfMemoryError":
+            return
+        if self._slots > 1:
             raise UserError(
                 f"Its part of the GPU's memory was too small for this job: {error}. "
                 f"Give a GPU fewer slots than {self._slots} (gpu_slots)."
             ) from error
+        raise UserError(
+            f"The GPU's memory was too small for this job: {error}. If other programs "
+            "hold much of it (nvidia-smi lists them), end them and run again. If not, "
+            "plan for less: nnunet.gpu_memory_target_gb, or nnunet.batch_size; all "
+            "models are trained anew then."
+        ) from error
+
+
+def predictor_device(gpu: str | None) -> str:
+    """As `torch_device`, for a predictor: of a GPU of several slots it takes a part."""
+    device = torch_device(gpu)
+    if device != "cpu" and (slots := slots_of_a_gpu()) > 1:
+        from casesim.processes import card_memory
+
+        card_memory.keep_to_part(slots)
+    return device
 
 
 def first_slot(name: str) -> str:

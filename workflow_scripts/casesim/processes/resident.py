@@ -56,7 +56,7 @@ def _predict_here(program: str, arguments: list[str], work: str) -> int:
         from importlib import import_module
 
         module = import_module(work)
-        predictor = module.make_predictor(devices.torch_device(slot.gpu))
+        predictor = module.make_predictor(devices.predictor_device(slot.gpu))
         print(predictor.run(module.parse_job(os.getcwd(), arguments)))
     return 0
 

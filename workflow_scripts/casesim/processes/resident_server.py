@@ -173,4 +173,6 @@ def serve(arguments: Sequence[str], work: str) -> int:
     place = endpoint.start(given, {"predict", "release"}.__contains__, {"release"})
     module = import_module(work)
     server = Server(place, module.parse_job)
-    return server.run(lambda: module.make_predictor(devices.torch_device(gpu or None)))
+    return server.run(
+        lambda: module.make_predictor(devices.predictor_device(gpu or None))
+    )

@@ -14,6 +14,8 @@ import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset
 
+from casesim.errors import UserError
+
 # Streams of random numbers.
 WEIGHTS, TRAINING, VALIDATION = range(3)
 
@@ -38,7 +40,7 @@ def iterate(
 
     PyTorch's loader rather than batchgenerators', whose processes outlive a training
     that is killed, and whose training waits for ever when one of them is killed. Here
-    that raises a `RuntimeError`.
+    the batch that is wanted next then raises a `UserError`.
     """
     return _ended_by_a_killed_worker(
         DataLoader(
@@ -62,15 +64,35 @@ def _ended_by_a_killed_worker(
 ) -> Iterator[dict[str, Any]]:
     """The loader's batches.
 
-    A worker that is killed while it hands a batch over may show as a reset connection,
-    and what PyTorch's signal handler says of it be lost.
+    A worker that is killed while it hands a batch over may show as a reset connection.
     """
     try:
-        yield from loader
-    except ConnectionError as error:
-        raise RuntimeError(
-            "A DataLoader worker was killed as it handed a batch over: out of memory?"
+        # No name for the iterator: an error that remembers this frame would keep it.
+        yield from _started(loader)
+    except (ConnectionError, RuntimeError) as error:
+        killed = isinstance(error, ConnectionError) or str(error).startswith(
+            "DataLoader worker (pid"
+        )
+        if not killed:
+            raise
+        raise UserError(
+            f"A process that prepared batches was killed ({error}). If nobody did "
+            "that, the machine's memory ran out, or the job's: give the rule more "
+            "mem_mb, or run fewer jobs at once."
         ) from error
+
+
+def _started(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The loader's iterator, without the handler of SIGCHLD that comes with it.
+
+    That raises an error wherever the training is when a worker dies: in the middle of a
+    checkpoint, or in the compiler, which would seem to have failed.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
+    return batches
 
 
 def _unchanged(batch: Any) -> Any:

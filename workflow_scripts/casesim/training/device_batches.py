@@ -17,6 +17,7 @@ import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.nn import functional
 
+from casesim.processes import card_memory
 from casesim.training.cases import Cases
 from casesim.training.draws import loader_patch
 
@@ -74,8 +75,7 @@ class DeviceBatches:
     @staticmethod
     def fits(cases: Cases, device: torch.device) -> bool:
         """Whether the cases take a small part of what is free on the device."""
-        free, _ = torch.cuda.mem_get_info(device)
-        return cases.nbytes <= _SHARE_OF_MEMORY * free
+        return cases.nbytes <= _SHARE_OF_MEMORY * card_memory.available(device)
 
     def make(self, draws: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Batches as nnU-Net's loader gives them: `data` and `target`."""

@@ -206,7 +206,8 @@ class Iterations:
         trainer = self.trainer
         entry: dict[str, Any] = {
             "loss": float(np.mean(self.losses)),
-            "lr": trainer.optimizer.param_groups[0]["lr"],
+            # A number, not the tensor on the device, whose value changes.
+            "lr": float(trainer.optimizer.param_groups[0]["lr"]),
             "seconds": seconds,
             "pseudo_dice": None,
         }

@@ -89,8 +89,8 @@ def train(
     On SIGTERM or SIGINT (a time limit, an interrupt) the training writes that
     checkpoint after the current iteration and exits with 128 + the signal's number.
     Raises `UserError` when a file is missing or damaged, when `start_from` does not fit
-    the plans, when `compile_network` is True and fails, and when the loss is no longer
-    finite.
+    the plans, when `compile_network` is True and fails, when a loading process is
+    killed, and when the loss is no longer finite.
     """
     began = time.monotonic()
     device = torch.device(device)
@@ -179,7 +179,7 @@ def train(
             raise
         except Exception as error:
             # Before the first iteration it is the compiler's, or comes again without.
-            if not compiled or run.iteration > done or "DataLoader" in str(error):
+            if not compiled or run.iteration > done:
                 raise
             failure = compiling.reason(error)
         # Not in the handler: an error of the second try has another cause.

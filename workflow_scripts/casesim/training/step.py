@@ -48,7 +48,8 @@ class Step:
     Compiled, `network` is put into channels-last layout in place, and `loss` changes.
     `optimizer` must have been made by `fused_sgd`. `scaler` is nnU-Net's; bfloat16
     needs none. `compiler` is the back end of `torch.compile`, None for none. `record`
-    makes a CUDA graph of the iteration; batches must then have one shape.
+    makes a CUDA graph of the iteration; batches must then have one shape, and the loss
+    must not look at values.
     """
 
     def __init__(

@@ -125,6 +125,7 @@ class CaseTrainer(nnUNetTrainer):
                 self.device,
                 precision,
                 compiler,
+                record=not self._loss_asks_the_host(),
             )
             self.lr_scheduler = PolyLRScheduler(
                 self.optimizer, self.initial_lr, self.num_epochs
@@ -132,6 +133,14 @@ class CaseTrainer(nnUNetTrainer):
         else:
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self.was_initialized = True
+
+    def _loss_asks_the_host(self) -> bool:
+        """Whether the loss looks at values, which no recorded iteration can.
+
+        `DC_and_CE_loss` asks whether anything is labelled where voxels can be ignored.
+        """
+        manager = self.label_manager
+        return bool(manager.has_ignore_label and not manager.has_regions)
 
     def compiles(self, wanted: bool | str, iterations: int) -> bool:
         """Whether so many iterations are compiled: on a GPU, and if it is `wanted`.
