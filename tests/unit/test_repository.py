@@ -129,13 +129,31 @@ def test_citation_and_catalogue_settings() -> None:
     assert "workflow" in readme
 
 
-@pytest.mark.parametrize(
-    "page", sorted(ROOT.glob("docs/*.md")) + sorted(ROOT.glob("*.md"))
-)
+PAGES = [
+    page
+    for pattern in ("*.md", "config/*.md", "docs/**/*.md")
+    for page in sorted(ROOT.glob(pattern))
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in headings
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    for target, anchor in re.findall(
+        r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()
+    ):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            found = page.parent / target if target else page
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
 
 
 def test_paths_that_the_tour_names_exist() -> None:
