@@ -25,6 +25,8 @@ rule check_cohort:
     params:
         cohort=config["cohort"],
         content=lambda w: FINGERPRINTS.of(SOURCES),
+        # Who is who may be said by a table of the user's.
+        roles=COHORT.roles,
         raw=RAW.removeprefix("results/"),
     script:
         "../workflow_scripts/cohort/check_cohort.py"

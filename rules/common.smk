@@ -54,7 +54,7 @@ def load_study():
 
 def tell_changes():
     """Say which of the user's files are not what they were at the last start."""
-    changed = FINGERPRINTS.refresh(SOURCES + OWN_FILES)
+    changed = FINGERPRINTS.refresh(SOURCES + STUDY.own_files)
     if changed:
         listed = "\n".join(f"  {path}" for path in changed[:20])
         more = f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
@@ -99,11 +99,10 @@ def share_devices():
 STUDY = load_study()
 COHORT = STUDY.cohort
 SOURCES = [path for case in COHORT.cases for path in case.existing_sources]
-OWN_FILES = STUDY.own_plans + STUDY.own_checkpoint
 FINGERPRINTS = Fingerprints()
 if workflow.is_main_process:
     logger.info(STUDY.describe(workflow.overwrite_configfiles or workflow.configfiles))
-    if SOURCES or OWN_FILES:
+    if SOURCES or STUDY.own_files:
         tell_changes()
 # Of a job that trains or segments.
 THREADS = share_devices()

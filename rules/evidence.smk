@@ -68,7 +68,8 @@ rule detection:
     input:
         cohort="results/cohort.tsv",
         cases="results/similarity/cases.tsv",
-        truth=config["evidence"]["truth"] or [],
+        # By content, not by date, as the cohort's files.
+        truth=ancient(STUDY.truth),
         label_quality=expand(
             "results/evidence/label_quality/{case}.json", case=STUDY.judged
         ),
@@ -92,6 +93,7 @@ rule detection:
     conda:
         "../envs/analysis.yaml"
     params:
+        truth=lambda w: FINGERPRINTS.of(STUDY.truth),
         # What trainings took is no result: read where it was noted.
         benchmarks={
             "rows": expand(

@@ -7,18 +7,13 @@ rule choose_removals:
         clusters="results/similarity/clusters.tsv",
         # Cell by cell: the model's whole row holds the held-out cases, too.
         base=list_scores("base", COHORT.train),
-        # Of the arms that a reviewer's decisions make: they hold for one matrix alone.
-        decisions=lambda w: STUDY.decisions_of(w.arm),
-        matrix=lambda w: (
-            f"results/similarity/{STUDY.matrix}.tsv"
-            if STUDY.decisions_of(w.arm)
-            else []
-        ),
     output:
         training_cases="results/pruning/{arm}/training_cases.txt",
         removed_cases="results/pruning/{arm}/removed_cases.txt",
     log:
         "logs/choose_removals/{arm}.log",
+    wildcard_constraints:
+        arm=r"(?!(random_)?reviewed)[a-z_0-9]+",
     localrule: True
     conda:
         "../envs/analysis.yaml"
@@ -31,6 +26,20 @@ rule choose_removals:
         "../workflow_scripts/pruning/choose_removals.py"
 
 
+# The arms that a reviewer's decisions make: these hold for one matrix alone.
+use rule choose_removals as choose_reviewed with:
+    input:
+        clusters="results/similarity/clusters.tsv",
+        base=list_scores("base", COHORT.train),
+        # By content, not by date, as the cohort's files.
+        decisions=ancient(STUDY.decided),
+        matrix=f"results/similarity/{STUDY.matrix}.tsv",
+    wildcard_constraints:
+        arm=r"(random_)?reviewed(_[0-9]+)?",
+    params:
+        decided=lambda w: FINGERPRINTS.of(STUDY.decided),
+
+
 rule compare:
     """Case by case, before and after the removal, and what it says on average."""
     input:
@@ -38,7 +47,7 @@ rule compare:
         after=expand("results/scores/{model}.tsv", model=STUDY.reduced),
         removed=expand("results/pruning/{arm}/removed_cases.txt", arm=STUDY.arms),
         cohort="results/cohort.tsv",
-        decisions=STUDY.decided,
+        decisions=ancient(STUDY.decided),
     output:
         table="results/pruning/comparison.tsv",
         summary="results/pruning/summary.json",
@@ -60,6 +69,7 @@ rule compare:
         seed=config["training"]["seed"],
         train=COHORT.train,
         corrected=list(STUDY.corrections),
+        decided=lambda w: FINGERPRINTS.of(STUDY.decided),
     script:
         "../workflow_scripts/pruning/compare.py"
 

@@ -26,6 +26,7 @@ LINES = (
             "errors",
             "files",
             "images",
+            "memory",
             "process_table",
             "records",
             "runs",

@@ -239,6 +239,50 @@ def one_arm_more(study: Study) -> Jobs:
     return new | COMPARISON | EXPLORED | CONFIG_KEPT
 
 
+def older_decisions(study: Study) -> Jobs:
+    """The reviewer goes back to a table that was exported before the one in use."""
+    table = study.checkout.path("decisions.tsv")
+    head = "case\tdecision\tnote\treviewer\ttime\tmatrix_digest\n"
+    table.write_text(f"{head}{TRAIN[0]}\tremove\t\t\t\tx\n")
+    study.set("pruning", decisions="decisions.tsv")
+    study.start()
+    table.write_text(f"{head}{TRAIN[1]}\tremove\t\t\t\tx\n")
+    os.utime(table, (OLD, OLD))
+    arms = ["reviewed", "random_reviewed_1"]
+    models = [f"retrained/{arm}" for arm in arms]
+    again = each("choose_reviewed", arms) | each("retrain", arms)
+    again |= each("collect_scores", models) | cells(models, [*POOL, HELD_OUT])
+    return again | COMPARISON | EXPLORED
+
+
+def older_truth(study: Study) -> Jobs:
+    table = study.checkout.path("truth.csv")
+    table.write_text(f"case,kind\n{TRAIN[0]},shifted_label\n")
+    study.set("evidence", truth="truth.csv")
+    study.start()
+    table.write_text(f"case,kind\n{TRAIN[1]},shifted_label\n")
+    os.utime(table, (OLD, OLD))
+    return {"detection"}
+
+
+def a_patient_with_two_scans(study: Study) -> Jobs:
+    """The table that tells it is none of the cohort's files."""
+    table = study.checkout.path("patients.csv")
+    who = {case: case for case in [*POOL, HELD_OUT, SPARE]}
+
+    def write() -> None:
+        lines = [f"{case},{patient}\n" for case, patient in who.items()]
+        table.write_text("".join(["case,patient\n", *lines]))
+
+    write()
+    study.set("cohort", patient="patients.csv")
+    study.start()
+    who[POOL[0]] = who[POOL[1]] = "anna"
+    write()
+    again = CHECK | {"cluster", "stability", "dendrogram", "heatmap"} | EFFECTS
+    return again | REMOVALS | RETRAININGS | COMPARISON | EXPLORED
+
+
 def damaged_note(study: Study) -> Jobs:
     """A power cut has taken what Snakemake noted of one output."""
     name = urlsafe_b64encode(b"results/summary.md").decode()
@@ -255,6 +299,7 @@ def damaged_note(study: Study) -> Jobs:
             older_image_of_the_pool,
             older_label_of_a_judge,
         ),
+        *(older_decisions, older_truth, a_patient_with_two_scans),
         *(grown_pool, shrunk_pool, grown_rows, one_judge_more, touched),
         *(base_epochs, finetune_epochs_and_a_judge, another_distance, one_arm_more),
     ],

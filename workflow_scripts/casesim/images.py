@@ -1,6 +1,7 @@
 """Reading images and label maps where nnU-Net is not at hand; writing them whole."""
 
 import errno
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,19 @@ def read_axial(
     image = sitk.DICOMOrient(sitk.ReadImage(os.fspath(path)), "LPS")
     x, y, z = image.GetSpacing()
     return sitk.GetArrayFromImage(image), (z, y, x)
+
+
+def count_voxels(path: str | os.PathLike[str]) -> int:
+    """How many voxels an image has, of all its channels, by its header alone.
+
+    Raises `RuntimeError` for a file that SimpleITK does not know.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    header = sitk.ImageFileReader()
+    header.SetFileName(os.fspath(path))
+    header.ReadImageInformation()
+    return math.prod(header.GetSize()) * header.GetNumberOfComponents()
 
 
 def read_label_map(path: str | os.PathLike[str]) -> npt.NDArray[Any]:

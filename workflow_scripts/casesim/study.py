@@ -13,7 +13,7 @@ from typing import Any
 
 from casesim import settings
 from casesim.cells import ALWAYS_ENOUGH, MAX_PER_GROUP, Cells
-from casesim.cohort import corrections
+from casesim.cohort import corrections, patients
 from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
 from casesim.cohort.selection import choose_refits
@@ -192,6 +192,25 @@ class Study:
         return self.own_network.checkpoints(self.config["nnunet"]["configuration"])
 
     @cached_property
+    def truth(self) -> list[str]:
+        """The table of what is known to be wrong, if there is one."""
+        table = self.config["evidence"]["truth"]
+        return [table] if table else []
+
+    @cached_property
+    def own_files(self) -> list[str]:
+        """The user's files beside the cohort's: whatever is in them, something depends
+        on."""
+        return [
+            *self.own_plans,
+            *self.own_checkpoint,
+            *self.corrections.values(),
+            *self.decided,
+            *self.truth,
+            *patients.tables(self.config["cohort"]["patient"]),
+        ]
+
+    @cached_property
     def planning(self) -> dict[str, Any]:
         """What the plans depend on, apart from files."""
         return {k: v for k, v in self.config["nnunet"].items() if k != "plans"}
@@ -305,11 +324,6 @@ class Study:
     def decided(self) -> list[str]:
         """The table of decisions, if there is one."""
         return [] if self.decisions is None else [self.decisions.path]
-
-    def decisions_of(self, arm: str) -> list[str]:
-        """The table of decisions, for an arm that is made of them; else nothing."""
-        own = arm == arms.REVIEWED or arm.startswith(arms.RANDOM_REVIEWED)
-        return self.decided if own else []
 
     # Trainings
 
@@ -429,7 +443,7 @@ class Study:
         yield from ("pruning/forest.png", "summary.md", "explorer/index.html")
         if self.config["explorer"]["in_report"]:
             yield "explorer_in_report"
-        if self.cohort.has_planted_defects or self.config["evidence"]["truth"]:
+        if self.cohort.has_planted_defects or self.truth:
             yield "evidence/detection.png"
 
 

@@ -24,6 +24,7 @@ def main() -> None:
                 },
                 names,
                 snakemake.threads,
+                snakemake.resources.mem_mb * 1e6,
             )
         )
         with atomic_path(snakemake.output.table) as temporary:

@@ -20,7 +20,13 @@ def main() -> None:
 
         cohort = load_cohort(snakemake.params.cohort)
         results = Path(snakemake.log.checks).parent
-        problems = gate.check_once(cohort, Fingerprints(), results, snakemake.threads)
+        problems = gate.check_once(
+            cohort,
+            Fingerprints(),
+            results,
+            snakemake.threads,
+            snakemake.resources.mem_mb * 1e6,
+        )
         listing.write_checks(problems, snakemake.log.checks)
         text = listing.format_checks(problems)
         print(text)

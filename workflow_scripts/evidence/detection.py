@@ -55,7 +55,7 @@ def main() -> None:
         params = snakemake.params
         folder = Path(snakemake.output.table).parents[2]
         table = detection(
-            read_truth(cohort, snakemake.input.truth or None),
+            read_truth(cohort, next(iter(snakemake.input.truth), None)),
             suspicion_scores(
                 read_cases(snakemake.input.cases),
                 {record["case"]: record["label_quality"] for record in quality},

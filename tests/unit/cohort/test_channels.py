@@ -1,10 +1,15 @@
 """A spoilt channel is found and named; an odd scanner is not taken for one."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from sklearn.metrics import roc_auc_score
 
+from casesim.cohort import channels as channels_module
 from casesim.cohort.channels import compare, describe, describe_cases
 from casesim.cohort.phantom.catalogue import CHANNEL_NAMES, case_ids
 from casesim.cohort.phantom.patient import generate
@@ -90,6 +95,45 @@ def test_a_channel_without_contrast_is_as_unusual_as_can_be(
     assert found["score"] >= BAD_CHANNEL
 
 
+def test_a_channel_without_contrast_in_any_case_is_unlike_none(
+    cohort: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Zeros in the place of a sequence that nobody has: nnU-Net trains with them."""
+    parts = []
+    for case, (image, label) in list(cohort.items())[:8]:
+        flat = image.copy()
+        flat[2] = 0
+        parts.append(describe(flat, label, CHANNEL_NAMES).assign(case=case))
+    table = compare(pd.concat(parts, ignore_index=True))
+    own = table[table["channel"] == CHANNEL_NAMES[2]]
+    assert (own[["distance", "score", "z"]] == 0).all(axis=None)
+    assert table["score"].notna().all()
+    assert worst(table)["channel"].ne(CHANNEL_NAMES[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape"), [(1, (40, 160, 160)), (1, (24, 64, 64)), (4, (24, 64, 64))]
+)
+def test_memory_is_not_more_than_told(
+    tmp_path: Path, channels: int, shape: tuple[int, ...]
+) -> None:
+    """As far as numpy tells, which does not see all that scipy and SimpleITK take."""
+    names = [f"T{i}" for i in range(channels)]
+    draw = np.random.default_rng(0)
+    arrays = [draw.normal(100, 20, shape).astype(np.float32) for _ in names]
+    label = np.zeros(arrays[0].shape, np.uint8)
+    paths = [str(tmp_path / f"{i}.nii.gz") for i in range(channels + 1)]
+    for path, voxels in zip(paths[:-1], arrays, strict=True):
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), path)
+    sitk.WriteImage(sitk.GetImageFromArray(label), paths[-1])
+    told = channels_module._memory(label.size, channels)
+    tracemalloc.start()
+    describe_cases({"a": (paths[:-1], paths[-1])}, names, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.4 * told <= peak <= told
+
+
 def test_the_order_of_cases_changes_nothing(described: pd.DataFrame) -> None:
     turned = described.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(
@@ -114,8 +158,6 @@ def test_one_channel_is_compared_with_the_cohort_alone() -> None:
 def test_files_are_described_as_arrays_are(
     tmp_path: object, cohort: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    import SimpleITK as sitk  # noqa: N813
-
     image, label = cohort["phantom_001"]
     paths = [f"{tmp_path}/{i}.nii.gz" for i in range(5)]
     for path, array in zip(paths, [*image, label], strict=True):

@@ -46,8 +46,8 @@ def test_the_same_files_are_checked_once(
     results = tmp_path / "results"
     for _ in range(2):
         known = Fingerprints(tmp_path / "store")
-        assert gate.check_once(cohort, known, results, 3) == [WARNING]
-    assert calls == [(cohort, 3)]
+        assert gate.check_once(cohort, known, results, 3, 5e9) == [WARNING]
+    assert calls == [(cohort, 3, 5e9)]
     (tmp_path / "label").write_text("corrected")
     checking(monkeypatch, [])
     known = Fingerprints(tmp_path / "store")

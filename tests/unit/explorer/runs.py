@@ -155,6 +155,11 @@ class Run:
                 "patient": [*self.pool, *["somebody"] * len(self.held_out)],
             }
         )
+        # Of a third scan, and of a case without a label, the page has nothing.
+        others = pd.DataFrame(
+            {"case": ["other_scan", "unseen"], "role": ["calibration", "new"]}
+        ).assign(train_case=False, patient=["somebody", "unseen"])
+        self.cohort = pd.concat([self.cohort, others], ignore_index=True)
         self.cohort.to_csv(self.results / "cohort.tsv", sep="\t", index=False)
 
     def _write_comparison(self, scores: pd.DataFrame) -> None:

@@ -40,6 +40,7 @@ def test_scores_of_the_models_that_saw_all_cases(run: Run) -> None:
             for c, case in enumerate(study["tests"]):
                 expected = table[model, region, case]
                 np.testing.assert_allclose(found[m, r, c], expected, 1e-6)
+    assert study["tests"] == run.tests
     assert study["held_out"] == ["held_1", "held_2"]
     assert study["patients"] == dict.fromkeys(study["held_out"], "somebody")
 

@@ -207,6 +207,39 @@ def test_the_edge_of_the_image_is_no_border() -> None:
         assert found[name].by == 2
 
 
+def test_what_nobody_labelled_is_no_border_by_hand() -> None:
+    """Every third slice is labelled: a map too wide by two voxels all around."""
+    drawn, wanted = np.zeros((2, 9, 16, 16), np.uint8)
+    drawn[:, 2:14, 2:14], wanted[:, 4:12, 4:12] = 1, 1
+    ignored = np.ones(drawn.shape, bool)
+    ignored[1::3] = False
+    before = 2 * 64 / (144 + 64)
+    found = edits(drawn, wanted, EVEN, ignored)
+    assert found[NARROWER].gain == pytest.approx(1 - before)
+    assert found[NARROWER].by == 2
+    assert edits(wanted, drawn, EVEN, ignored)[WIDER].gain > 0.85 * (1 - before)
+    # As if it were background, each slice would be all border.
+    drawn[ignored] = wanted[ignored] = 0
+    assert edits(drawn, wanted, EVEN)[NARROWER] == Edit()
+    assert edits(wanted, drawn, EVEN)[WIDER].gain < 0.1
+
+
+def test_a_piece_goes_on_where_nobody_labelled() -> None:
+    wanted = np.zeros((9, 30, 30), np.uint8)
+    wanted[:, 3:12, 3:12] = 1
+    drawn = wanted.copy()
+    drawn[:, 18:27, 18:27] = 1
+    drawn[:, 3:12, 12] = 1  # a rim is none all the same
+    ignored = np.ones(drawn.shape, bool)
+    ignored[4] = False
+    # But for the four corners, which the opening takes off.
+    share = (9 * 9 - 4) / (2 * 9 * 9 + 9)
+    assert edits(drawn, wanted, EVEN, ignored)[REMOVED].by == pytest.approx(share)
+    rim = wanted.copy()
+    rim[:, 3:12, 12] = 1
+    assert edits(rim, wanted, EVEN, ignored)[REMOVED] == Edit()
+
+
 def test_empty_maps_gain_nothing_and_shapes_must_agree() -> None:
     nothing = np.zeros_like(ball(3))
     for pair in ((nothing, ball(3)), (ball(3), nothing)):
@@ -299,10 +332,8 @@ def test_files_of_cases_in_any_order_and_back(tmp_path: Path) -> None:
     }
     files["NA"] = (write(tmp_path / "c.nii.gz", ignored), files["1"][1])
     table = edits_of_cases(files, 9, 1)
-    # What nobody labelled counts nowhere.
     by_case = {case: part.drop(columns="case") for case, part in table.groupby("case")}
-    wanted[:, :8] = 0
-    expected = edits(ignored, wanted, (2.0, 1.0, 1.0))
+    expected = edits(drawn, wanted, (2.0, 1.0, 1.0), drawn == 9)
     found = dict(zip(by_case["1"]["edit"], by_case["1"]["gain"], strict=True))
     assert found == pytest.approx({name: edit.gain for name, edit in expected.items()})
     again = edits_of_cases(dict(reversed(files.items())), 9, 2)

@@ -1,5 +1,6 @@
 """Kinds, effects and clusters: one ranking, and a note where they differ."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,17 @@ def test_what_is_accused_comes_first_then_the_lowest_rows() -> None:
     assert table["case"].tolist() == [*"ebfacd"]
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6]
     assert table.columns[: len(FIRST)].tolist() == FIRST
+
+
+def test_an_undefined_value_has_no_rank_and_takes_none_away() -> None:
+    """Dice of a case without the label: its other signs still count."""
+    base = BASE.assign(base_dice=[math.nan, 0.5, 0.6, 0.7, 0.8, 0.85])
+    table = review(EFFECTS, NAMED, CLUSTERS, base).set_index("case")
+    # The lowest row, and the third most suspect.
+    assert table.loc["a", "combined_rank"] == (1 + 3) / 2
+    quick = review_quickly(NAMED, base["base_dice"]).set_index("case")
+    assert quick.loc["a", "combined_rank"] == 3
+    assert quick["combined_rank"].notna().all()
 
 
 @pytest.mark.parametrize("with_edits", [True, False])

@@ -57,6 +57,11 @@ def test_measures_by_hand() -> None:
     assert found["exchange", "edema|core"] == pytest.approx(exchanged - as_is)
 
 
+def test_a_region_called_foreground_does_not_take_its_place() -> None:
+    named, alone = measures(CELL, {FOREGROUND: [2]}), measures(CELL, {})
+    assert named["volume", FOREGROUND] == alone["volume", FOREGROUND]
+
+
 def test_empty_masks_are_undefined_or_finite() -> None:
     nothing = one_cell([[9, 0, 0], [4, 0, 0], [0, 0, 0]], [0] * 5, [4, 0, 0, 0, 0])
     found = {

@@ -9,6 +9,7 @@ from unit.similarity.matrices import simulate, table
 from casesim.similarity.distances import distances
 from casesim.similarity.tree import (
     cluster_support,
+    column_order,
     cophenetic_correlation,
     cut_at,
     cut_distance,
@@ -30,6 +31,23 @@ def test_four_cases_by_hand() -> None:
     expected = np.corrcoef([1, 5.5, 5.5, 5.5, 5.5, 2], [1, 5, 7, 4, 6, 2])[0, 1]
     found = cophenetic_correlation(tree, pdist(points))
     assert found == pytest.approx(expected)
+
+
+def test_columns_that_cannot_be_compared_stay_in_their_order() -> None:
+    """Of three further columns one has a Dice, as of a label that one case has."""
+    nothing = [np.nan] * 3
+    matrix = table(
+        [
+            [1.0, 0.5, 0.4, *nothing],
+            [0.5, 1.0, 0.3, *nothing],
+            [0.4, 0.3, 1.0, *nothing],
+        ],
+        columns=["a", "b", "c", "z", "y", "x"],
+    )
+    matrix.index = ["a", "b", "c"]
+    assert column_order(matrix, ["b", "a", "c"]) == [*"baczyx"]
+    matrix["y"] = 0.5
+    assert column_order(matrix, ["b", "a", "c"]) == [*"baczyx"]
 
 
 def test_support_is_high_for_real_clusters_and_low_for_noise() -> None:

@@ -133,6 +133,14 @@ class Cohort:
         return self._ids(*ROLES)
 
     @property
+    def roles(self) -> dict[str, list[str]]:
+        """What `cohort.tsv` says of each case: role, whether it has a row, patient."""
+        return {
+            case.id: [case.role, str(case.train_case), case.patient]
+            for case in self.cases
+        }
+
+    @property
     def patients(self) -> dict[str, str]:
         """The patient of each case."""
         return {case.id: case.patient or case.id for case in self.cases}

@@ -12,6 +12,7 @@ Images are (channel, z, y, x); zero in all channels is outside of the head.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ import pandas as pd
 from scipy import ndimage, stats
 
 from casesim.channels import told_apart
+from casesim.images import count_voxels
+from casesim.memory import PROCESS_BYTES, SharedMemory
 
 Array = npt.NDArray[np.float64]
 
@@ -33,6 +36,9 @@ _FEWEST_VOXELS = 200
 _SMALLEST_SPREAD = 0.05
 # Width (voxels) of what a voxel is compared with.
 _SURROUNDINGS = 4.0
+# Bytes that a case takes while it is described, for each voxel, and for each of each
+# channel; of those that are compared, as much again for each pair of channels.
+_PER_VOXEL, _PER_CHANNEL, _PER_PAIR = 36, 12, 8
 # Beyond this, farther is not worse: one number must not outweigh all others.
 _LARGEST_Z = 6.0
 
@@ -160,26 +166,40 @@ def _fisher(first: Array, second: Array, ranked: bool = False) -> float:
     return float(np.arctanh(np.clip(r, -0.9999, 0.9999)))
 
 
+def _memory(voxels: int, channels: int) -> float:
+    """Bytes that a case takes at most."""
+    pairs = (channels + 1) * (channels + 2)
+    compared = min(voxels, _MOST_VOXELS) * pairs * _PER_PAIR
+    return voxels * (_PER_VOXEL + channels * _PER_CHANNEL) + compared
+
+
 def describe_cases(
-    files: Mapping[str, tuple[Sequence[str], str]], names: Sequence[str], threads: int
+    files: Mapping[str, tuple[Sequence[str], str]],
+    names: Sequence[str],
+    threads: int,
+    memory: float = math.inf,
 ) -> pd.DataFrame:
     """`describe` all cases, several at a time.
 
     Args:
         files: case to the images of its channels and its label map.
         names: of the channels.
-        threads: how many cases are in memory at a time.
+        threads: how many cases there are at a time, at most.
+        memory: bytes that they may take together. A case that needs more goes alone.
 
     Returns:
         `case, channel, number, value`.
     """
     import SimpleITK as sitk  # noqa: N813
 
+    shared = SharedMemory(memory - PROCESS_BYTES)
+
     def one(case: str) -> pd.DataFrame:
         images, label = files[case]
-        read = [sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in images]
-        labels = sitk.GetArrayFromImage(sitk.ReadImage(label))
-        return describe(np.stack(read), labels, names).assign(case=case)
+        with shared.taken(_memory(count_voxels(label), len(names))):
+            read = [sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in images]
+            labels = sitk.GetArrayFromImage(sitk.ReadImage(label))
+            return describe(np.stack(read), labels, names).assign(case=case)
 
     with ThreadPoolExecutor(max(1, threads)) as executor:
         return pd.concat(executor.map(one, files), ignore_index=True)
@@ -210,7 +230,7 @@ def compare(descriptions: pd.DataFrame) -> pd.DataFrame:
     names = sorted(set(descriptions["channel"]))
     parts = []
     for name in names:
-        own = _of(z, name).dropna(axis=1, how="all")
+        own = _of(z, name)
         sizes = own.abs().to_numpy()
         worst = sizes.argmax(axis=1)
         distance = _several(own)
@@ -231,8 +251,12 @@ def compare(descriptions: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["case", "channel"], ignore_index=True)
 
 
-def _of(z: pd.DataFrame, channel: str) -> pd.DataFrame:
-    return pd.DataFrame(z.xs(channel, axis=1, level="channel"))
+def _of(z: pd.DataFrame, channel: str, without: Sequence[str] = ()) -> pd.DataFrame:
+    """The numbers of a channel that can be computed in some case."""
+    own = pd.DataFrame(z.xs(channel, axis=1, level="channel"))
+    own = own.drop(columns=list(without)).dropna(axis=1, how="all")
+    # Without contrast in all cases (a channel of zeros, say) it is unlike none.
+    return own if own.shape[1] else pd.DataFrame({"": 0.0}, index=own.index)
 
 
 def _largest_of_the_others(
@@ -242,8 +266,7 @@ def _largest_of_the_others(
     rest = pd.Series(0.0, index=z.index)
     for other in names:
         if other != name:
-            own = _of(z, other).drop(columns=["unexplained", f"with {name}"])
-            distance = _several(own.dropna(axis=1, how="all"))
+            distance = _several(_of(z, other, ["unexplained", f"with {name}"]))
             rest = rest.where(rest >= distance, distance)
     return rest
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casesim.errors import UserError
-from casesim.files import atomic_path
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813
@@ -99,6 +98,8 @@ def write_channels(
     Raises:
         UserError: a file that cannot be read, or another number of channels.
     """
+    from casesim.images import write_nifti
+
     channels = [channel for source in sources for channel in read(source)]
     if len(channels) != len(targets):
         names = ", ".join(Path(source).name for source in sources)
@@ -106,12 +107,4 @@ def write_channels(
             f"{names} hold {len(channels)} channels instead of {len(targets)}."
         )
     for channel, target in zip(channels, targets, strict=True):
-        write(channel, target)
-
-
-def write(image: sitk.Image, target: str | os.PathLike[str]) -> None:
-    """Write an image as packed NIfTI, atomically."""
-    import SimpleITK as sitk  # noqa: N813
-
-    with atomic_path(target) as temporary:
-        sitk.WriteImage(image, str(temporary), True)
+        write_nifti(channel, target)

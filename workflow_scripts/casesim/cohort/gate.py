@@ -9,6 +9,7 @@ passed. If it has not been made for these very files, they make it themselves.
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,11 +30,16 @@ _VERSION = 1
 
 
 def check_once(
-    cohort: Cohort, fingerprints: Fingerprints, results: Path, threads: int
+    cohort: Cohort,
+    fingerprints: Fingerprints,
+    results: Path,
+    threads: int,
+    memory: float = math.inf,
 ) -> list[Problem]:
     """All problems of a cohort; what is known of the same files is not found out anew.
 
-    `results` is the folder where the outcome is kept. Other jobs that ask for the same
+    `results` is the folder where the outcome is kept, `threads` and `memory` are those
+    of `across_cases.check_cohort`. Other jobs that ask for the same
     meanwhile wait for it, where folders can be locked.
     """
     results.mkdir(parents=True, exist_ok=True)
@@ -44,7 +50,7 @@ def check_once(
             return known
         from casesim.cohort.checks import across_cases
 
-        problems = across_cases.check_cohort(cohort, threads)
+        problems = across_cases.check_cohort(cohort, threads, memory)
         content = {"key": key, "problems": [asdict(problem) for problem in problems]}
         with atomic_path(state) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")

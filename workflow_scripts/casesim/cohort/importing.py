@@ -101,8 +101,7 @@ def _spoil(
         )
     )
     changed.CopyInformation(image)
-    with atomic_path(label) as temporary:
-        sitk.WriteImage(changed, os.fspath(temporary), True)
+    write_nifti(changed, label)
 
 
 @contextmanager
@@ -212,7 +211,7 @@ def _write_other_label(
     labels = _mapped(source, sitk.GetArrayFromImage(channels[0]), label_map)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(channels[0])
-    formats.write(image, target)
+    write_nifti(image, target)
 
 
 def _mapped(source: str, native_values: Any, label_map: Mapping[int, int]) -> Any:

@@ -44,8 +44,8 @@ def find_patients(
     """
     if patient is None:
         return {case: _known_patient(case) for case in ids}
-    if patient.lower().endswith(TABLE_ENDINGS):
-        table = _read_table(Path(patient).expanduser())
+    if files := tables(patient):
+        table = _read_table(Path(files[0]))
         if complete:
             _refuse_gaps(
                 ids, table, f"The table cohort.patient {patient} lacks", "Add them"
@@ -68,6 +68,13 @@ def find_patients(
             "Change it so that it matches every id",
         )
     return {case: named.get(case, case) for case in ids}
+
+
+def tables(patient: str | None) -> list[str]:
+    """The file that `cohort.patient` names, if it names one."""
+    if patient is None or not patient.lower().endswith(TABLE_ENDINGS):
+        return []
+    return [str(Path(patient).expanduser())]
 
 
 def _known_patient(case: str) -> str:

@@ -162,6 +162,8 @@ def study(
     matrix = read_matrix(files["matrix"])
     columns = column_order(matrix, rows)
     cohort = read_text(files["cohort"])
+    # Of the others, there is nothing to show.
+    cohort = cohort[cohort["role"].isin(["pool", "held_out"])]
     regions = list(files["matrices"])
     cases = _table(files["cases"])
     review = [row[cases["columns"].index("case")] for row in cases["rows"]]

@@ -25,7 +25,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import fft, ndimage
 
-from casesim.similarity.memory import SharedMemory
+from casesim.images import count_voxels
+from casesim.memory import PROCESS_BYTES, SharedMemory
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer]
@@ -43,10 +44,8 @@ THICKNESS = 3
 THICK_SLICES = 2.0
 # Bytes that a case takes while its edits are looked for: for each voxel of the part of
 # the image with either map (distances to borders), or for each of the room in which
-# maps are moved and for each move; while it is read, for each voxel of the image; and
-# what the process takes anyway.
+# maps are moved and for each move; while it is read, for each voxel of the image.
 _PER_VOXEL, _PER_VOXEL_MOVED, _PER_MOVE, _PER_VOXEL_READ = 90, 24, 16, 40
-_PROCESS = 0.5e9
 # A hair, so that 3 mm of 0.1 mm voxels are 3 mm.
 _HAIR = 1 + 1e-9
 
@@ -66,7 +65,10 @@ class Edit:
 
 
 def edits(
-    reference: Labels, predicted: Labels, spacing: Sequence[float]
+    reference: Labels,
+    predicted: Labels,
+    spacing: Sequence[float],
+    ignored: Mask | None = None,
 ) -> dict[str, Edit]:
     """The best change of each sort.
 
@@ -85,13 +87,17 @@ def edits(
     Args:
         reference, predicted: of one shape; 0 is background.
         spacing: (z, y, x) in mm.
+        ignored: where nobody labelled; None for nowhere. It counts in no Dice, its
+            edge is no border, and a piece may go on in it, as where only some slices
+            are labelled. A move alone takes it for background, and so gains too little
+            rather than too much.
 
     Returns:
         An `Edit` for each of `EDITS`. Where one of the maps is empty nothing is gained.
     """
     if reference.shape != predicted.shape:
         raise ValueError(f"shapes {reference.shape} and {predicted.shape} differ")
-    return _Pair.of(reference > 0, predicted > 0, spacing).edits()
+    return _Pair.of(reference > 0, predicted > 0, spacing, ignored).edits()
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ class _Pair:
     """The part of the image in which a label map and a model's are.
 
     Attributes:
-        drawn, wanted: (z, y, x), of one shape; of no size where either is empty.
+        drawn, wanted, ignored: (z, y, x), of one shape; of no size where one of the
+            first two is empty. Nothing is drawn or wanted where it is ignored.
         spacing: (z, y, x) in mm.
         steps: how many of the narrowest side borders are moved at most.
         cross: what pieces are opened with.
@@ -107,12 +114,23 @@ class _Pair:
 
     drawn: Mask
     wanted: Mask
+    ignored: Mask
     spacing: Sequence[float]
     steps: int
     cross: Mask
 
     @classmethod
-    def of(cls, drawn: Mask, wanted: Mask, spacing: Sequence[float]) -> _Pair:
+    def of(
+        cls,
+        drawn: Mask,
+        wanted: Mask,
+        spacing: Sequence[float],
+        ignored: Mask | None = None,
+    ) -> _Pair:
+        if ignored is None:
+            ignored = np.broadcast_to(np.False_, drawn.shape)
+        else:
+            drawn, wanted = drawn & ~ignored, wanted & ~ignored
         step = min(spacing)
         steps = max(2, int(FARTHEST_BORDER / step * _HAIR))
         # As far as borders are moved, within the image: its edge is no border.
@@ -122,7 +140,8 @@ class _Pair:
         if drawn.any() and wanted.any():
             box = _box(drawn | wanted, margin)
         # Copies, or the whole image would stay in memory.
-        return cls(drawn[box].copy(), wanted[box].copy(), spacing, steps, cross)
+        drawn, wanted, ignored = (mask[box].copy() for mask in (drawn, wanted, ignored))
+        return cls(drawn, wanted, ignored, spacing, steps, cross)
 
     @property
     def memory(self) -> float:
@@ -139,10 +158,10 @@ class _Pair:
         if not drawn.size:
             return {name: Edit() for name in EDITS}
         return {
-            **_borders(drawn, wanted, spacing, self.steps),
+            **_borders(drawn, wanted, self.ignored, spacing, self.steps),
             MOVED: _moved(drawn, wanted, spacing),
-            REMOVED: _piece(drawn, wanted, drawn & ~wanted, self.cross),
-            ADDED: _piece(drawn, wanted, wanted & ~drawn, self.cross),
+            REMOVED: _piece(drawn, wanted, drawn & ~wanted, self.ignored, self.cross),
+            ADDED: _piece(drawn, wanted, wanted & ~drawn, self.ignored, self.cross),
         }
 
 
@@ -164,18 +183,19 @@ def _as_is(drawn: Mask, wanted: Mask) -> float:
 
 
 def _borders(
-    drawn: Mask, wanted: Mask, spacing: Sequence[float], steps: int
+    drawn: Mask, wanted: Mask, ignored: Mask, spacing: Sequence[float], steps: int
 ) -> dict[str, Edit]:
     """The best `narrower` and `wider` of so many steps of the narrowest side."""
     step = min(spacing)
     now, aim = _as_is(drawn, wanted), np.count_nonzero(wanted)
     found = {}
-    for name, side, sign in ((NARROWER, drawn, -1), (WIDER, ~drawn, 1)):
+    for name, side, sign in ((NARROWER, drawn | ignored, -1), (WIDER, ~drawn, 1)):
         found[name] = Edit()
         if side.all():  # no border
             continue
         away = ndimage.distance_transform_edt(side, sampling=spacing)
         # Voxels that change sides at each step, and how many of them are wanted.
+        side &= ~ignored
         at = np.ceil(away[side] / step / _HAIR).astype(np.intp).clip(max=steps + 1)
         changed = np.cumsum(np.bincount(at, minlength=steps + 2))[1:-1]
         right = np.cumsum(np.bincount(at[wanted[side]], minlength=steps + 2))[1:-1]
@@ -237,11 +257,16 @@ def _cross(shape: Sequence[int], spacing: Sequence[float]) -> Mask:
     return cross
 
 
-def _piece(drawn: Mask, wanted: Mask, differing: Mask, cross: Mask) -> Edit:
+def _piece(
+    drawn: Mask, wanted: Mask, differing: Mask, ignored: Mask, cross: Mask
+) -> Edit:
     """Give the largest piece of what differs to the other side."""
     if np.count_nonzero(cross) == 1:
         return Edit(np.nan, np.nan)
-    pieces, number = ndimage.label(ndimage.binary_opening(differing, cross))
+    # An opening, but for what may go on where nobody looked.
+    thick = differing & ndimage.binary_erosion(differing | ignored, cross)
+    opened = differing & ndimage.binary_dilation(thick, cross)
+    pieces, number = ndimage.label(opened)
     if not number:
         return Edit()
     largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
@@ -267,7 +292,7 @@ def edits_of_cases(
 
     Args:
         files: case to its label map and the model's.
-        ignore: number of the voxels that nobody labelled, which count nowhere; or None.
+        ignore: number of the voxels that nobody labelled (see `edits`); or None.
         threads: how many cases there are at a time, at most.
         memory: bytes that they may take together. A case that needs more goes alone.
 
@@ -276,25 +301,18 @@ def edits_of_cases(
     """
     import SimpleITK as sitk  # noqa: N813
 
-    shared = SharedMemory(memory - _PROCESS)
-
-    def voxels(path: str) -> int:
-        header = sitk.ImageFileReader()
-        header.SetFileName(path)
-        header.ReadImageInformation()
-        return math.prod(header.GetSize())
+    shared = SharedMemory(memory - PROCESS_BYTES)
 
     def read(case: str) -> _Pair:
         image, predicted = (sitk.ReadImage(path) for path in files[case])
         labels, drawn = (sitk.GetArrayFromImage(read) for read in (image, predicted))
         if labels.shape != drawn.shape:
             raise ValueError(f"{files[case]}: {labels.shape} and {drawn.shape} differ")
-        known = np.True_ if ignore is None else labels != ignore
-        spacing = image.GetSpacing()[::-1]
-        return _Pair.of((labels > 0) & known, (drawn > 0) & known, spacing)
+        ignored = None if ignore is None else labels == ignore
+        return _Pair.of(labels > 0, drawn > 0, image.GetSpacing()[::-1], ignored)
 
     def one(case: str) -> pd.DataFrame:
-        with shared.taken(voxels(files[case][0]) * _PER_VOXEL_READ):
+        with shared.taken(count_voxels(files[case][0]) * _PER_VOXEL_READ):
             pair = read(case)
         with shared.taken(pair.memory):
             found = pair.edits()

@@ -52,8 +52,8 @@ def review(
         cluster), then the columns of `effects` and `named`, `base`, `label_quality`
         where it was asked for, and `combined_rank`: the mean of a case's ranks by row
         (`donor_effect`), by the base model's Dice, by suspicion, and by label quality
-        where there is one, the most suspect first. Which ranks enter was fixed before
-        any result was seen.
+        where there is one, the most suspect first; of an undefined value there is no
+        rank. Which ranks enter was fixed before any result was seen.
     """
     table = effects.drop(columns="rank").merge(
         named, left_on="case", right_index=True, validate="one_to_one"
@@ -68,7 +68,7 @@ def review(
     if label_quality:
         table["label_quality"] = table["case"].map(dict(label_quality)).astype(float)
         ranks.append(table["label_quality"].rank())
-    table["combined_rank"] = sum(ranks) / len(ranks)
+    table["combined_rank"] = pd.concat(ranks, axis=1).mean(axis=1)
     accused = table["kind"].map(short).isin(ERRORS)
     table["note"] = [_note(row) for row in table.to_dict("records")]
     # The order of `effects`, lowest row first, is kept among equals.
@@ -94,8 +94,9 @@ def review_quickly(
     Returns:
         `rank, case, kind, strength, evidence`, `base_dice`, `label_quality` where it
         was asked for, `combined_rank` (mean of the ranks by base Dice, suspicion and
-        label quality), and the columns of `named`. Cases with a kind of error come
-        first, the strongest first; then the most suspect by `combined_rank`.
+        label quality, as far as they are defined), and the columns of `named`. Cases
+        with a kind of error come first, the strongest first; then the most suspect by
+        `combined_rank`.
     """
     table = named.rename_axis("case").reset_index()
     table["base_dice"] = table["case"].map(base_dice)
@@ -103,7 +104,7 @@ def review_quickly(
     if label_quality:
         table["label_quality"] = table["case"].map(dict(label_quality)).astype(float)
         ranks.append(table["label_quality"].rank())
-    table["combined_rank"] = sum(ranks) / len(ranks)
+    table["combined_rank"] = pd.concat(ranks, axis=1).mean(axis=1)
     accused = table["kind"].map(short).isin(ERRORS)
     table["_strength"] = -table["strength"].where(accused, 0.0)
     table = table.sort_values(["_strength", "combined_rank", "case"])

@@ -94,7 +94,9 @@ def measures(
         (measure, region or pair) to values (model, case).
     """
     confusion = errors.confusion
-    everything = {FOREGROUND: range(1, len(errors.labels) + 1), **regions}
+    # A region of that name may hold some labels only.
+    everything = {FOREGROUND: [], **regions}
+    everything[FOREGROUND] = range(1, len(errors.labels) + 1)
     found: dict[tuple[str, str], Array] = {}
     for name, labels in everything.items():
         members = list(labels)

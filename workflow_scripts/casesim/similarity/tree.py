@@ -37,12 +37,14 @@ def column_order(matrix: pd.DataFrame, rows_in_leaf_order: Sequence[str]) -> lis
     """Train cases in leaf order, then the other cases by UPGMA of their columns.
 
     Where rows and columns are the same cases, the diagonal so joins the corners.
+    Columns of which no two can be compared stay in their order.
     """
     own = [case for case in rows_in_leaf_order if case in matrix.columns]
     others = [case for case in matrix.columns if case not in set(own)]
-    if len(others) > 2 and not matrix[others].isna().all(axis=None):
+    if len(others) > 2:
         condensed = distances(matrix[others].T)
-        others = [others[leaf] for leaf in leaf_order(upgma(condensed))]
+        if not np.isnan(condensed).all():
+            others = [others[leaf] for leaf in leaf_order(upgma(condensed))]
     return own + others
 
 

@@ -1,6 +1,7 @@
 """All rules at once, and cases against each other."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from unit.cohort.checks.broken import (
 from unit.cohort.folders import SHARED
 
 from casesim.cohort.cases import Cohort
+from casesim.cohort.checks import across_cases
 from casesim.cohort.checks.across_cases import check_cohort
 from casesim.cohort.loading import load_cohort
 
@@ -88,6 +90,36 @@ def test_msd_channel_count_and_nan(tmp_path: Path) -> None:
     assert first.problem.startswith("Wrong channel count")
     assert "so 1 channels, but dataset.json names 2" in first.problem
     assert "(channel T1w) has 1 NaN" in second.problem
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_memory_is_not_more_than_told(tmp_path: Path, channels: int) -> None:
+    """As far as numpy tells, which does not see all that SimpleITK takes."""
+    content = {
+        "modality": {str(i): f"T{i}" for i in range(channels)},
+        "labels": {"0": "background", "1": "edema"},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    draw = np.random.default_rng(0)
+    label = np.zeros((64, 64, 24), np.uint8)
+    label[20:40, 20:40, 8:16] = 1
+    for case in range(2):
+        voxels = draw.integers(0, 1000, (*label.shape, channels)).astype(np.int16)
+        save(tmp_path / f"imagesTr/case_{case}.nii.gz", voxels)
+        save(tmp_path / f"labelsTr/case_{case}.nii.gz", label)
+    config = {
+        **{"source": "msd", "path": str(tmp_path), "seed": 0},
+        **{"pool": 1, "train_cases": 1, "held_out": 1},
+    }
+    cohort = load_cohort(config)
+    told = across_cases._memory(cohort.cases[0])
+    # One at a time where there is room for less, and imports.
+    assert check_cohort(cohort, 2, memory=1.0) == check_cohort(cohort, 2)
+    tracemalloc.start()
+    check_cohort(cohort, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.4 * told <= peak <= told
 
 
 def test_phantoms_have_nothing_to_be_read() -> None:

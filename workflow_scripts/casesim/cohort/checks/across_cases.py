@@ -1,13 +1,17 @@
 """All rules for a cohort: each case, and cases against each other."""
 
+import math
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
-from casesim.cohort.cases import Cohort
+from casesim.cohort.cases import Case, Cohort
 from casesim.cohort.checks.one_case import Digest, check_case
 from casesim.cohort.problem import WHOLE_COHORT, Problem
+from casesim.images import count_voxels
+from casesim.memory import PROCESS_BYTES, SharedMemory
 
 # Label maps with fewer voxels can be equal by chance.
 TINY_LABEL_MAP = 10
@@ -16,20 +20,31 @@ TINY_LABEL_MAP = 10
 # cohort; centimetres or metres taken for millimetres are further away.
 STRANGE_SPACING = 8.0
 WRONG_SPACING = 50.0
+# Bytes that the check of a case takes for each voxel of its files.
+_PER_VOXEL = 16
 # The largest side of an image, in mm; beyond, the unit is probably another.
 SIDES = (5.0, 3000.0)
 
 
-def check_cohort(cohort: Cohort, threads: int) -> list[Problem]:
+def check_cohort(
+    cohort: Cohort, threads: int, memory: float = math.inf
+) -> list[Problem]:
     """Everything that is wrong with a cohort's selected cases, sorted by case.
 
-    Cases are read `threads` at a time; unpacking, hashing and numpy's loops run beside
-    each other in threads. Each needs memory for one case (some 400 MB for BraTS).
+    Cases are read `threads` at a time at most; unpacking, hashing and numpy's loops run
+    beside each other in threads. Together they take no more than `memory` bytes; a case
+    that needs more goes alone.
     """
     problems = list(cohort.problems)
     digests: dict[str, Digest] = {}
+    shared = SharedMemory(memory - PROCESS_BYTES)
+
+    def check(case: Case) -> tuple[list[Problem], Digest | None]:
+        with shared.taken(_memory(case)):
+            return check_case(case, cohort)
+
     with ThreadPoolExecutor(max(1, threads)) as executor:
-        results = executor.map(lambda case: check_case(case, cohort), cohort.cases)
+        results = executor.map(check, cohort.cases)
         for case, (found, digest) in zip(cohort.cases, results, strict=True):
             problems += found
             if digest:
@@ -38,6 +53,15 @@ def check_cohort(cohort: Cohort, threads: int) -> list[Problem]:
     if digests and not any(problem.severity == "error" for problem in problems):
         problems += _labels_in_no_case(cohort, digests)
     return sorted(problems, key=lambda p: (p.case, p.severity, p.problem))
+
+
+def _memory(case: Case) -> float:
+    """Bytes that the check of a case takes; 0 for files that cannot be read."""
+    total = 0.0
+    for path in case.existing_sources:
+        with suppress(RuntimeError):
+            total += count_voxels(path) * _PER_VOXEL
+    return total
 
 
 def _compare_cases(digests: dict[str, Digest]) -> list[Problem]:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from casesim.similarity.memory import SharedMemory
+from casesim.memory import SharedMemory
 
 
 @pytest.mark.parametrize("total", [1.0, 4.0, 9.0, float("inf")])

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# What a process with numpy, scipy and SimpleITK takes before it has read anything.
+PROCESS_BYTES = 0.5e9
+
 
 class SharedMemory:
     """So many bytes, of which each thread takes some for a while.
