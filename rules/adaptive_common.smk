@@ -7,6 +7,9 @@ try:
     ADAPTIVE.check()
 except UserError as error:
     raise WorkflowError(str(error)) from None
+if workflow.is_main_process:
+    for hint in ADAPTIVE.hints():
+        logger.warning(hint)
 
 os.environ.update(
     CASESIM_LABEL_FREE=str(

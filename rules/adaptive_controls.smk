@@ -193,6 +193,7 @@ rule validate_adaptive:
         region=config["adaptive"]["region"],
         level=config["adaptive"]["level"],
         base_seed=STUDY.seed,
+        patients=COHORT.scans_of_patients(COHORT.held_out),
         full=dict(zip(config["pruning"]["seeds"], STUDY.full)),
     script:
         "../workflow_scripts/adaptive/validate_adaptive.py"

@@ -16,7 +16,7 @@ def main() -> None:
 
         stems = [path.removesuffix(".b2nd") for path in snakemake.input.cases]
         ranked = table.read([snakemake.input.selection])
-        suited = selection.leaned_on(ranked, snakemake.params.top)
+        suited = selection.suited(ranked, snakemake.params.top)
         print(f"train cases: {', '.join(suited)}")
         train_model(snakemake, [stem for stem in stems if Path(stem).name in suited])
 

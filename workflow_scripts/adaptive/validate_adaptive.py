@@ -42,6 +42,7 @@ def main() -> None:
             train=params.train,
             removed=Path(files.removed).read_text().split(),
             base_seed=params.base_seed,
+            patients=params.patients,
         )
         content = judging.judge(cells)
         content["fit"] = json.loads(Path(files.fit).read_text())

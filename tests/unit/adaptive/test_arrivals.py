@@ -47,10 +47,12 @@ def test_a_row_for_each_case() -> None:
     assert first["low"] == pytest.approx(expected - 2 * 0.05)
     assert first["high"] == pytest.approx(expected + 2 * 0.05)
     assert first["words"] == outlook.AS_GOOD
-    assert arrivals.names(first, "leans_on") == ["x", "y"]
+    # The others are predicted to do worse by five temperatures, and are not heard.
+    assert arrivals.names(first, "leans_on") == []
     assert first["segmentation"] == "a.nii.gz"
     second = found.iloc[1]
     assert arrivals.names(second, "models") == ["finetuned/x"]
+    assert arrivals.names(second, "leans_on") == ["x"]
     assert second["confidence"] == pytest.approx(0.8)
 
 
@@ -67,3 +69,33 @@ def test_nothing_is_promised_without_calibration() -> None:
     assert found[["predicted_dice", "low", "high"]].isna().all(axis=None)
     assert set(found["words"]) == {outlook.UNCALIBRATED}
     assert np.isfinite(found["confidence"]).all()
+
+
+def rows(**words: tuple[float, str]) -> pd.DataFrame:
+    table = [
+        (case, dice, 0.5 + place / 10, 0.0, said)
+        for place, (case, (dice, said)) in enumerate(words.items())
+    ]
+    columns = ["case", "predicted_dice", "confidence", "novelty", "words"]
+    return pd.DataFrame(table, columns=columns)
+
+
+def test_what_needs_a_look_comes_first() -> None:
+    given = rows(
+        good=(0.9, outlook.AS_GOOD),
+        bad=(0.3, outlook.LOOK),
+        odd=(0.8, outlook.UNLIKE),
+        odder=(0.7, outlook.UNLIKE),
+        fair=(0.6, outlook.BELOW),
+    )
+    found = arrivals.to_look_at(given)
+    assert list(found["case"]) == ["odder", "odd", "bad", "fair", "good"]
+    assert list(found) == list(given)
+    # Nothing predicted: the least confident first, as in the order of labelling.
+    nothing = rows(**dict.fromkeys("cab", (math.nan, outlook.UNCALIBRATED)))
+    assert list(arrivals.to_look_at(nothing)["case"]) == ["c", "a", "b"]
+
+
+def test_an_empty_field_of_a_file_names_nobody() -> None:
+    assert arrivals.names({"leans_on": math.nan}, "leans_on") == []
+    assert arrivals.names({"leans_on": "a,b"}, "leans_on") == ["a", "b"]

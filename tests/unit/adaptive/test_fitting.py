@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from casesim.adaptive import fitting, quality
+from casesim.adaptive import fitting
 from casesim.errors import UserError
 
 from .synthetic import BASE_DICE, cells
@@ -81,16 +81,17 @@ def test_few_cases_are_said_to_be_few() -> None:
     assert "at least 20" in text
 
 
+def test_few_patients_are_said_to_be_few() -> None:
+    patients = {f"case{i:03d}": f"p{i % 3}" for i in range(24)}
+    few = fitting.fit_all(*tables(24), 0.9, 0, {}, patients=patients)
+    text = fitting.describe(few.summary, "a")
+    assert text.startswith("The 3 patients of 24 calibration cases with a defined Dice")
+    assert "(at least 5)" in text
+
+
 def test_the_kinds_of_phantoms_are_their_scanners() -> None:
     cases = [f"phantom_{i:03d}" for i in range(1, 20)]
     found = fitting.kinds_of_case(cases, {"scanners": 3}, 0)
     assert set(found) == set(cases)
     assert set(found.values()) == {"scanner 0", "scanner 1", "scanner 2"}
     assert fitting.kinds_of_case(cases, None, 0) == {}
-
-
-def test_auroc() -> None:
-    score = pd.Series([0.1, 0.4, 0.35, 0.8, None])
-    poor = pd.Series([False, False, True, True, True])
-    assert quality.auroc(score, poor) == pytest.approx(0.75)
-    assert quality.auroc(score, poor & False) != quality.auroc(score, poor)

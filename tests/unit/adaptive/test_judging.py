@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from casesim.adaptive import fitting, judging, outlook, selection, table
+from casesim.report import adaptive
 
 from .synthetic import BASE_DICE, cells
 
@@ -158,6 +160,46 @@ def test_without_calibration_the_methods_are_still_compared(fits: dict) -> None:
         found["verdicts"]["continued_kept"]
     ]
     assert json.loads(json.dumps(table._finite(found)))["base"]["mae"] is None
+
+
+def test_a_single_held_out_case_is_too_few_for_all_but_the_means(
+    fits: dict, tmp_path: Path
+) -> None:
+    given = held_out(fits)
+    (case, ranked), *_ = given.selections.items()
+    one = replace(
+        given,
+        predicted=given.predicted[given.predicted["case"] == case],
+        selections={case: ranked},
+        scores=given.scores[given.scores["case"] == case],
+        method_scores=given.method_scores[given.method_scores["case"] == case],
+        full={0: given.full[0][given.full[0]["case"] == case]},
+    )
+    found = judging.judge(one) | {"level": 0.9}
+    assert found["contrasts"]["adaptive"]["base"]["verdict"] == "cannot tell"
+    assert "too few held-out cases" in judging.headlines(found)[0]
+    methods = judging.methods(one)
+    figure = adaptive.draw(
+        judging.points(one), methods, found, tmp_path / "v.png", tmp_path / "v.svg"
+    )
+    left, right = figure.axes
+    assert "too few held-out cases to tell" in left.get_title(loc="left")
+    low, high = right.get_xlim()
+    near = methods["change"].between(low, high)
+    assert near[methods["method"].isin(["adaptive", "oracle", "base"])].all()
+
+
+def test_a_patient_counts_once(fits: dict) -> None:
+    given = held_out(fits)
+    patients = {case: f"h{int(case[1:]) // 2 * 2:03d}" for case in given.selections}
+    found = judging.judge(replace(given, patients=patients))
+    assert found["held_out_cases"] == 20
+    assert found["contrasts"]["adaptive"]["base"]["n"] == 10
+    assert found["within_columns"]["row_mean"]["n"] == 10
+    table = judging.methods(replace(given, patients=patients))
+    assert set(table["n"]) == {10}
+    # Each case is still there.
+    assert judging.dice_of_methods(given)["case"].nunique() == 20
 
 
 def test_methods_in_every_region(fits: dict) -> None:

@@ -101,6 +101,18 @@ def test_finetuning_for_a_new_case_is_a_target() -> None:
     assert plan(cohort={"held_out": 0}).look_at == ["new.html"]
 
 
+def test_what_is_hardly_wanted_is_told_at_the_start() -> None:
+    assert "3 cases are too few to predict a Dice (at least 20)" in " ".join(
+        plan().hints()
+    )
+    assert list(plan(cohort={"calibration": 20}).hints()) == []
+    off = {"enabled": False}
+    assert "2 new cases, which nothing is done with" in " ".join(
+        plan(adaptive=off).hints()
+    )
+    assert list(plan(adaptive=off, cohort={"new": None}).hints()) == []
+
+
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [

@@ -53,3 +53,18 @@ def test_within_columns_leaves_base_and_worst_cluster_out() -> None:
     assert mean["ci_low"] == pytest.approx(-1)
     assert mean["ci_high"] == pytest.approx(1)
     assert math.isnan(quality.mean_with_interval(found["mixed"] * math.nan)["mean"])
+
+
+def test_auroc() -> None:
+    score = pd.Series([0.1, 0.4, 0.35, 0.8, None])
+    poor = pd.Series([False, False, True, True, True])
+    assert quality.auroc(score, poor) == pytest.approx(0.75)
+    assert math.isnan(quality.auroc(score, poor & False))
+
+
+def test_who_is_poor_is_not_asked_where_nobody_knows() -> None:
+    score = pd.Series([0.9, 0.1, 1.0, 0.5])
+    poor = pd.Series([True, False, None, False], dtype="object")
+    assert quality.auroc(score, poor) == 1
+    # Taken for a good case, the third would have been told wrongly.
+    assert quality.auroc(score, poor.fillna(False)) < 1

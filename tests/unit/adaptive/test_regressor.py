@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from casesim.adaptive import quality, regressor
-from casesim.adaptive.regressor import MIN_CALIBRATION, fit, out_of_fold, predict
+from casesim.adaptive.plan import MIN_CALIBRATION
+from casesim.adaptive.regressor import FOLDS, fit, out_of_fold, predict
 
 from .synthetic import BASE_DICE, cells
 
@@ -139,6 +140,17 @@ def test_few_calibration_cases_teach_nothing_and_say_so() -> None:
     pd.testing.assert_series_equal(
         found["confidence"], table["expected_dice"], check_names=False
     )
+
+
+@pytest.mark.parametrize("patients", [1, 2, FOLDS - 1])
+def test_many_scans_of_few_patients_teach_nothing_either(patients: int) -> None:
+    table = cells(MIN_CALIBRATION + 4)
+    number = table["case"].str[-3:].astype(int) % patients
+    known = dict(zip(table["case"], "p" + number.astype(str), strict=True))
+    learnt, out = fit(table, BASE_DICE, 0.9, trees=5, patients=known)
+    assert not learnt.calibrated
+    assert (learnt.n_cases, learnt.n_patients) == (MIN_CALIBRATION + 4, patients)
+    assert out["predicted_dice"].isna().all()
 
 
 def test_intervals_of_a_new_level_nest(learnt: tuple) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from casesim.adaptive import selection
-from casesim.adaptive.selection import COLUMNS, by_class, leaned_on, members
+from casesim.adaptive.selection import COLUMNS, by_class, leaned_on, members, suited
 
 LABELS = ("edema", "core")
 
@@ -57,8 +57,35 @@ def test_weights_by_hand() -> None:
     assert by_class(found) == {
         model: pytest.approx([weight] * 3) for model, weight in members(found).items()
     }
-    assert leaned_on(found, 2) == ["y", "x"]
-    assert leaned_on(found, 9) == ["y", "x", "z"]
+    assert leaned_on(found, 1) == ["y"]
+    # The last one is not heard: the segmentation does not lean on it.
+    assert leaned_on(found, 9) == ["y", "x"]
+    assert suited(found, 9) == ["y", "x", "z"]
+    assert suited(found, 2) == ["y", "x"]
+    assert leaned_on(select(predicted(b=0.9, x=0.5), 0.02), 3) == []
+
+
+def test_what_weighs_most_is_leaned_on_most() -> None:
+    """Whatever the ranks are by: x is best in the mean, and heard nowhere."""
+    given = predicted(b=0.5, x=0.7, y=0.7)
+    of_x = given["model"] == "finetuned/x"
+    given.loc[of_x & (given["region"] != "mean"), "predicted_dice"] = 0.4
+    found = select(given, 0.02)
+    assert suited(found, 2) == ["x", "y"]
+    assert leaned_on(found, 2) == ["y"]
+
+
+@pytest.mark.parametrize("number", [101, 485])
+def test_of_many_models_alike_all_are_heard(number: int) -> None:
+    """None reaches a hundredth."""
+    models = {"b": 0.7} | {f"t{i}": 0.7 for i in range(number - 1)}
+    found = select(predicted(**models), 0.02)
+    assert found["weight"].to_list() == pytest.approx([1 / number] * number)
+    worse = {name: 0.66 if name == "t7" else dice for name, dice in models.items()}
+    # exp(-2) is less than half of the others.
+    weights = dict(select(predicted(**worse), 0.02)[["model", "weight"]].to_numpy())
+    assert weights.pop("finetuned/t7") == 0
+    assert list(weights.values()) == pytest.approx([1 / (number - 1)] * (number - 1))
 
 
 def test_a_model_is_heard_where_it_is_good() -> None:

@@ -167,6 +167,81 @@ def test_table_of_methods() -> None:
     assert [found[name]["base"] for name in ("change", "ci_low", "ci_high")] == [0] * 3
 
 
+def test_the_way_to_the_oracle_is_that_on_the_cases_of_the_method() -> None:
+    """A fine-tune for the first case alone, half way to the oracle there."""
+    table = pd.concat(
+        [
+            rows("base", 0.5, 0.6, math.nan),
+            rows("oracle", 0.7, 0.7, 0.9),
+            rows("finetuned_for_case", 0.6),
+            rows("pick", 0.6, 0.65, 0.1),
+        ]
+    )
+    found = validation.methods(table).set_index("method")["gap_closed"]
+    assert found["finetuned_for_case"] == pytest.approx(0.5)
+    assert found["pick"] == pytest.approx(0.075 / 0.15)
+
+
+def test_scans_of_one_patient_are_no_two_cases() -> None:
+    table = pd.concat(
+        [
+            rows("base", 0.5, 0.6, 0.7, math.nan),
+            rows("adaptive", 0.6, 0.8, 0.7, 0.9),
+            rows("adaptive", 0.8, 0.8, 0.7, 0.9, seed=1),
+        ]
+    )
+    patients = {"h0": "h0", "h1": "h0"}
+    found = validation.by_patient(table, patients)
+    assert list(found) == list(validation.COLUMNS)
+    changes, cases, *_ = validation.changes(found, "adaptive", "base")
+    np.testing.assert_allclose(changes, [[0.15, 0, np.nan], [0.25, 0, np.nan]])
+    assert cases == ["h0", "h2", "h3"]
+    assert validation.by_patient(table) is table
+    # Every case twice: as many of it as there were, not a narrower interval.
+    once = experiment(0.03, 0, n=12)
+    twice = pd.concat([once, once.assign(case=once["case"] + "_2")])
+    known = {case: case.removesuffix("_2") for case in twice["case"]}
+    same, told, naive = (
+        validation.contrast(given, "adaptive", "continued_full", resamples=200)
+        for given in (once, validation.by_patient(twice, known), twice)
+    )
+    assert told["n"] == 12
+    for name in ("mean", "interval_low", "ci_low", "wilcoxon_p", "training_sd"):
+        assert told[name] == pytest.approx(same[name])
+    assert naive["ci_low"] > told["ci_low"]
+    assert naive["ci_high"] < told["ci_high"]
+
+
+def sentences(*given: pd.DataFrame) -> list[str]:
+    return [
+        validation.contrast(table, "adaptive", reference, resamples=10)["sentence"]
+        for table in given
+        for reference in ("base", "continued_full")
+    ]
+
+
+def test_verdicts_speak_of_ensembles_where_these_are_drawn() -> None:
+    good = experiment(0.08, 0)
+    is_random = good["method"].str.startswith("random_")
+    as_good = good.assign(dice=good["dice"].where(~is_random, good["dice"] + 0.1))
+    once = good.query("seed == 0")
+    for table, said in [
+        (good, "better than 5 of 5 random ensembles"),
+        (as_good, "but the random ensembles are too few or too close: better than "),
+        (good[~is_random], "but there is no random ensemble beside it"),
+        (once, "nothing was trained with more than one seed (adaptive.seeds)"),
+    ]:
+        for sentence in sentences(table):
+            assert said in sentence
+            assert "arm" not in sentence
+            assert "removal" not in sentence
+    own = good.query("method == 'adaptive'")["dice"]
+    randoms = [rows(f"random_{r}", *own) for r in range(1, 20)]
+    many = pd.concat([good[~is_random], *randoms])
+    for sentence in sentences(many):
+        assert "but random ensembles do as well: better than 0 of 19" in sentence
+
+
 def test_noise_from_the_changes_themselves() -> None:
     changes = np.array([[0.1, 0.3], [0.2, 0.6], [0.3, np.nan]])
     # Means of seeds 0.2, 0.4, 0.3; of cases 0.2, 0.45.

@@ -1,5 +1,6 @@
 """The figure of the validation and the page on new cases."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -93,22 +94,32 @@ NOTHING = (np.nan, np.nan, np.nan)
 
 
 def told(cases: int, predicted: float = 0.5) -> pd.DataFrame:
-    rest = (0.4, 0.7, outlook.LOOK, "t1", "base", 0.0, 0.9, "s")
-    rows = [(f"n{i}", predicted + i / 100, *rest) for i in range(cases)]
+    rest = ("t1", "base", 0.0, 0.9, "s")
+    rows = [
+        (f"n{i}", predicted + i / 100, 0.4, 0.7, outlook.LOOK, *rest)
+        for i in range(cases)
+    ]
     return pd.DataFrame(rows, columns=list(arrivals.COLUMNS)).iloc[::-1]
 
 
 def test_the_end_of_a_run_names_the_worst_cases_and_what_to_open() -> None:
     judged = ["Right.", "Against continued_kept: helps."]
     look_at = ["new.html", "validation.png"]
-    text = adaptive_summary.summarise(told(7), "n3", "Fit.", judged, look_at)
+    given = told(7)
+    given.loc[5, ["words", "low", "high"]] = outlook.UNLIKE, np.nan, np.nan
+    given.loc[6, "words"] = outlook.AS_GOOD
+    text = adaptive_summary.summarise(given, "n3", "Fit.", judged, look_at)
     lines = text.splitlines()
-    assert "7 new cases segmented; lowest predicted Dice (interval) first:" in lines
-    assert "1. n0: 0.50 (0.40 to 0.70), look at this one" in lines
+    assert (
+        "7 new cases segmented; predicted Dice (interval), those to look at first:"
+        in lines
+    )
+    assert f"1. n5: 0.55 (no interval), {outlook.UNLIKE}" in lines
+    assert "2. n0: 0.50 (0.40 to 0.70), look at this one" in lines
     assert [line[:5] for line in lines if line[1:3] == ". "] == [
-        *("1. n0", "2. n1", "3. n2")
+        *("1. n5", "2. n0", "3. n1")
     ]
-    assert "and 4 more." in lines
+    assert "and 4 more, 3 of them to look at." in lines
     assert "Label first: n3." in lines
     assert lines[-1] == "Open new.html and validation.png."
     assert len(lines) < 15
@@ -134,7 +145,7 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
         [
             ("sure", 0.8, 0.7, 0.9, outlook.AS_GOOD, "t1,t2", "base", 0.1, 0.9, "s"),
             ("odd", 0.4, *NOTHING[:2], outlook.UNLIKE, "t2", "base", 1.0, 0.9, "<o>"),
-            ("new", *NOTHING, outlook.UNCALIBRATED, "", "", 0, 0.5, "n"),
+            ("new", *NOTHING, outlook.UNCALIBRATED, "", "base", 0, 0.5, "n"),
         ],
         columns=list(arrivals.COLUMNS),
     )
@@ -145,11 +156,13 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
         dict.fromkeys(["t1", "t2"], segmented),
     )
     page = new_cases.page(of_cases, files, LABELS, "FLAIR", "A & B.", 0.9)
-    assert re.findall(r"<h2>(\w+)</h2>", page) == ["odd", "sure", "new"]
-    assert page.count('src="data:image/png;base64,') == 3
+    assert re.findall(r"<h2>(\w+) <a", page) == ["odd", "sure", "new"]
+    pictures = re.findall(r'src="data:image/webp;base64,(.*?)"', page)
+    assert [base64.b64decode(picture)[8:12] for picture in pictures] == [b"WEBP"] * 3
+    assert page.count("the base alone counts") == 1
     assert page.count('class="look"') == 1
     # The table has them in the same order, and says which one to label first.
-    lines = re.findall(r"<tr><td>(.*?)</tr>", page)
+    lines = re.findall(r'<tr><td class="case">(.*?)</tr>', page)
     assert [re.findall(r'href="(.*?)">(.*?)<', line) for line in lines] == [
         [("#case1", "odd")],
         [("#case2", "sure")],

@@ -39,7 +39,7 @@ def table(
         `COLUMNS`, by case id: predicted Dice of the segmentation with its interval,
         empty where nothing is calibrated, and no interval for a case unlike the
         calibration cases, where it holds nothing (docs/adaptive.md); `words`;
-        `leans_on`, the best train cases,
+        `leans_on`, the train cases whose models weigh most,
         and `models`, all that have a weight, separated by commas; `novelty`
         (`labelling.novelty`); `confidence`, the raw one of the members by weight,
         which ranks but promises nothing; `segmentation`.
@@ -71,7 +71,23 @@ def table(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def to_look_at(told: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, those first that need a look: cases unlike the calibration cases,
+    whose prediction means nothing, then by predicted Dice, the lowest first. Where no
+    Dice is predicted, in the order of labelling.
+    """
+    order = labelling.labelling_order(told).set_index("case")["order"]
+    return (
+        told.assign(
+            alike=told["words"] != outlook.UNLIKE, place=told["case"].map(order)
+        )
+        .sort_values(["alike", "predicted_dice", "place"], na_position="last")
+        .drop(columns=["alike", "place"])
+    )
+
+
 def names(row: pd.Series | Mapping[str, object], column: str) -> Sequence[str]:
-    """The names in `leans_on` or `models`."""
-    text = str(row[column])
-    return [name for name in text.split(",") if name]
+    """The names in `leans_on` or `models`; an empty field of a table that was read is
+    no text."""
+    text = row[column]
+    return [name for name in text.split(",") if name] if isinstance(text, str) else []

@@ -13,7 +13,8 @@ import pandas as pd
 import sklearn
 
 from casesim.adaptive import quality, regressor
-from casesim.adaptive.regressor import MIN_CALIBRATION, Fit
+from casesim.adaptive.plan import MIN_CALIBRATION
+from casesim.adaptive.regressor import FOLDS, Fit
 from casesim.adaptive.table import BASE, KEYS
 from casesim.errors import UserError
 from casesim.files import atomic_path
@@ -97,8 +98,10 @@ def _judge(
     found: dict[str, Any] = {
         "calibrated": fit.calibrated,
         "n_cases": fit.n_cases,
+        "n_patients": fit.n_patients,
         "n_undefined": fit.n_undefined,
         "least_cases": MIN_CALIBRATION,
+        "least_patients": FOLDS,
         "base_mean": fit.row_means.get(BASE, float("nan")),
         "raw_confidence": _of_base(
             fit,
@@ -149,10 +152,15 @@ def describe(summary: Mapping[str, Any], region: str) -> str:
     """The fit of one region in a sentence, for a log."""
     found = summary[region]
     if not found["calibrated"]:
+        few = f"{found['n_cases']} calibration cases with a defined Dice"
+        least = f"{found['least_cases']}"
+        if found["n_cases"] >= found["least_cases"]:
+            few = f"The {found['n_patients']} patients of {few}"
+            least = f"{found['least_patients']}"
         return (
-            f"{found['n_cases']} calibration cases with a defined Dice are too few to "
-            f"predict one (at least {found['least_cases']}): models are ranked by "
-            "their raw confidence, and no Dice is promised. Raise cohort.calibration."
+            f"{few} are too few to predict one (at least {least}): models are ranked "
+            "by their raw confidence, and no Dice is promised. Raise "
+            "cohort.calibration."
         )
     base = found["by_case"]
     what = "mean of the labels" if region == overlap.MEAN else region

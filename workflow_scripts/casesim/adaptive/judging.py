@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 
 from casesim.adaptive import baselines, outlook, quality, validation
 from casesim.adaptive.baselines import ADAPTIVE, UNIFORM_KEPT
-from casesim.adaptive.table import BASE
+from casesim.adaptive.table import BASE, patients_of
 
 FULL = "full_retrained"
 # What the contrasts of most interest are with, first the one that decides.
@@ -39,6 +39,8 @@ class Cells:
         train: train cases.
         removed: those of the worst cluster.
         base_seed: the base model's seed.
+        patients: of held-out cases that are not alone, as in `matrix.own_cells`: in
+            means of methods, their intervals and verdicts a patient counts once.
     """
 
     region: str
@@ -53,6 +55,7 @@ class Cells:
     train: Sequence[str]
     removed: Sequence[str]
     base_seed: int
+    patients: Mapping[str, str] = field(default_factory=dict)
 
 
 def dice_of_methods(cells: Cells) -> pd.DataFrame:
@@ -84,7 +87,7 @@ def dice_of_methods(cells: Cells) -> pd.DataFrame:
 
 def methods(cells: Cells) -> pd.DataFrame:
     """`validation.methods` in every region, the one of the ranking first."""
-    table = dice_of_methods(cells)
+    table = validation.by_patient(dice_of_methods(cells), cells.patients)
     others = [name for name in dict.fromkeys(table["region"]) if name != cells.region]
     found = []
     for region in [cells.region, *others]:
@@ -133,8 +136,10 @@ def judge(cells: Cells) -> dict[str, Any]:
     means = table["model"].map(dict(cells.row_means))
     scores = ["predicted_dice", "confidence", "row_mean"]
     within = quality.within_columns(table.assign(row_mean=means), scores, cells.removed)
+    patient = patients_of(within.index.to_series(), cells.patients)
+    within = within.groupby(patient).mean()
     ahead = within["predicted_dice"] - within["row_mean"]
-    dice = dice_of_methods(cells)
+    dice = validation.by_patient(dice_of_methods(cells), cells.patients)
     primary = dice[dice["region"] == cells.region]
     contrasts = validation.contrasts(primary)
     of_methods = validation.methods(primary).set_index("method")
@@ -155,7 +160,9 @@ def judge(cells: Cells) -> dict[str, Any]:
             final["low"],
             final["high"],
         ),
-        "poor": quality.auroc(-base["predicted_dice"], base["dice"] < 0.5),
+        "poor": quality.auroc(
+            -base["predicted_dice"], (base["dice"] < 0.5).where(base["dice"].notna())
+        ),
         "within_columns": {
             **{name: quality.mean_with_interval(within[name]) for name in scores},
             "predicted_minus_row_mean": quality.mean_with_interval(ahead),

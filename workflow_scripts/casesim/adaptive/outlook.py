@@ -26,6 +26,7 @@ BELOW = "below the middle of the calibration cases"
 LOOK = "look at this one"
 UNLIKE = "look at this one: unlike the calibration cases, it may be far worse"
 UNCALIBRATED = "not calibrated: too few calibration cases to predict a Dice"
+NEEDS_A_LOOK = (LOOK, UNLIKE)
 
 
 @dataclass(frozen=True)

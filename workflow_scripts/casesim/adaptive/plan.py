@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from casesim.cohort.cases import Cohort
 from casesim.errors import UserError
 
+# Calibration cases below which no Dice is predicted.
+MIN_CALIBRATION = 20
 CONTINUED = ("continued_full", "continued_kept")
 FOR_CASE = "finetuned_for_case"
 
@@ -61,7 +63,8 @@ class Plan:
         if not cohort.calibration:
             problems.append(
                 "cohort.calibration: 0 cases; the similarity classifier learns from "
-                "labelled cases that no model was trained on. Give at least 20"
+                "labelled cases that no model was trained on. Give at least "
+                f"{MIN_CALIBRATION}"
             )
         if not cohort.held_out and not cohort.new:
             problems.append(
@@ -85,6 +88,23 @@ class Plan:
         if problems:
             lines = "\n".join(f"  - {problem}" for problem in problems)
             raise UserError(f"adaptive.enabled is true, but:\n{lines}")
+
+    def hints(self) -> Iterator[str]:
+        """What works, and is hardly what a user wants; told at the start of a run."""
+        cohort = self.study.cohort
+        if not self.enabled:
+            if cohort.new:
+                yield (
+                    f"cohort.new: {len(cohort.new)} new cases, which nothing is done "
+                    "with: adaptive.enabled is false."
+                )
+            return
+        if len(cohort.calibration) < MIN_CALIBRATION:
+            yield (
+                f"cohort.calibration: {len(cohort.calibration)} cases are too few to "
+                f"predict a Dice (at least {MIN_CALIBRATION}): models will be ranked "
+                "by their raw confidence, and no Dice will be promised."
+            )
 
     # Cases
 

@@ -108,9 +108,10 @@ def mean_with_interval(values: pd.Series, seed: int = 0) -> dict[str, Any]:
 def auroc(score: pd.Series, positive: pd.Series) -> float:
     """Probability that a positive case has the higher score; NaN without both kinds.
 
-    Cases without a score are left out.
+    Cases without a score are left out, and those of which nobody knows (NA) whether
+    they are positive.
     """
-    known = score.notna()
+    known = score.notna() & positive.notna()
     score, positive = score[known], positive[known].astype(bool)
     if positive.all() or not positive.any():
         return math.nan

@@ -18,6 +18,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
 
 from casesim.adaptive import conformal
+from casesim.adaptive.plan import MIN_CALIBRATION
 from casesim.adaptive.table import (
     BASE,
     design,
@@ -26,7 +27,7 @@ from casesim.adaptive.table import (
     row_means_without_own,
 )
 
-MIN_CALIBRATION = 20
+# Also the fewest patients that anything is learnt from.
 FOLDS = 5
 TREES = 200
 # Cells of a leaf: fewer fit the noise of single cells.
@@ -41,13 +42,15 @@ class Fit:
 
     Attributes:
         region: name.
-        forest: None with fewer than `MIN_CALIBRATION` calibration cases.
+        forest: None with fewer than `MIN_CALIBRATION` calibration cases or `FOLDS`
+            patients.
         row_means: mean Dice over calibration cases, by model.
         base_dice: of train cases.
         quantiles: conformal, for the base model and for the others, in units of the
             spread of the trees.
         level: of the intervals.
         n_cases: calibration cases with a defined Dice.
+        n_patients: of these.
         n_undefined: cells of calibration cases without one.
     """
 
@@ -58,6 +61,7 @@ class Fit:
     quantiles: dict[str, float]
     level: float
     n_cases: int
+    n_patients: int
     n_undefined: int
 
     @property
@@ -94,7 +98,8 @@ def fit(
     """
     table = table.sort_values(["case", "model"]).reset_index(drop=True)
     known = table["dice"].notna()
-    n_cases = int(table["case"][known].nunique())
+    patient = patients_of(table["case"], patients)
+    n_cases, n_patients = (int(of[known].nunique()) for of in (table["case"], patient))
     region = str(table["region"].iloc[0])
     means = {str(model): float(mean) for model, mean in row_means(table).items()}
     content = {
@@ -103,12 +108,12 @@ def fit(
         "base_dice": dict(base_dice),
         "level": level,
         "n_cases": n_cases,
+        "n_patients": n_patients,
         "n_undefined": int((~known).sum()),
     }
-    if n_cases < MIN_CALIBRATION:
+    if n_cases < MIN_CALIBRATION or n_patients < FOLDS:
         learnt = Fit(forest=None, quantiles={}, **content)  # type: ignore[arg-type]
         return learnt, predict(learnt, table).assign(dice=table["dice"], fold=-1)
-    patient = patients_of(table["case"], patients)
     predicted = out_of_fold(table, base_dice, patient, seed, trees, threads, patients)
     quantiles = _quantiles(predicted, patient, level)
     records = row_means_without_own(table, patients)

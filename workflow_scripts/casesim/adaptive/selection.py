@@ -10,8 +10,10 @@ import pandas as pd
 from casesim.adaptive.table import BASE, FINETUNED
 from casesim.inference.overlap import MEAN
 
-# Models that would be heard less than this are not asked: each is a forward pass.
+# Models that would be heard less than this are not asked: each is a forward pass. Of
+# many models, those with less than half of what each had if all were alike.
 LEAST_WEIGHT = 0.01
+LEAST_SHARE = 0.5
 
 COLUMNS = (
     *("rank", "model", "predicted_dice", "low", "high"),
@@ -29,7 +31,8 @@ def select(
     A model may be good at one label and bad at another (one that was fine-tuned on a
     case without enhancement, say). So it has a weight for each: exp(predicted /
     temperature) over its sum (a softmax), of the Dice predicted in that label; weights
-    below `LEAST_WEIGHT` are set to 0 and the rest fill up to 1. `weight` is their mean.
+    below `LEAST_WEIGHT` (or, of more than 50 models, below `LEAST_SHARE` of the mean
+    weight) are set to 0 and the rest fill up to 1. `weight` is their mean.
     Ranked by another region than the mean over labels, models have the same weight
     everywhere, by what is predicted in that region.
 
@@ -76,7 +79,8 @@ def select(
 def _weights(value: np.ndarray, temperature: float) -> np.ndarray:
     weight = np.nan_to_num(np.exp((value - np.nanmax(value)) / temperature))
     weight = weight / weight.sum()
-    weight = np.where(weight >= LEAST_WEIGHT, weight, 0)
+    least = min(LEAST_WEIGHT, LEAST_SHARE / len(weight))
+    weight = np.where(weight >= least, weight, 0)
     return weight / weight.sum()
 
 
@@ -96,7 +100,17 @@ def by_class(selection: pd.DataFrame) -> dict[str, list[float]]:
 
 
 def leaned_on(selection: pd.DataFrame, number: int) -> list[str]:
-    """The train cases of the `number` best fine-tuned models, best first."""
-    models = selection.sort_values("rank")["model"]
-    cases = [m.removeprefix(FINETUNED) for m in models if m != BASE]
-    return cases[:number]
+    """The train cases, at most `number`, whose models weigh most in the ensemble, the
+    heaviest first, ties by rank; none where the base alone is heard."""
+    heaviest = selection.sort_values(["weight", "rank"], ascending=[False, True])
+    return _train_cases(heaviest[heaviest["weight"] > 0])[:number]
+
+
+def suited(selection: pd.DataFrame, number: int) -> list[str]:
+    """The train cases of the `number` best fine-tuned models, best first, whether they
+    are heard or not."""
+    return _train_cases(selection.sort_values("rank"))[:number]
+
+
+def _train_cases(selection: pd.DataFrame) -> list[str]:
+    return [m.removeprefix(FINETUNED) for m in selection["model"] if m != BASE]

@@ -31,7 +31,7 @@ KEYS = ("model", "case", "region")
 
 
 def read_cell(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """One label-free cell: `model`, `case`, `regions` (name to `OF_CELL`), `image`.
+    """One label-free cell: `model`, `case`, `regions` (name to `OF_CELL`).
 
     Raises `UserError` naming the file when it is missing or damaged.
     """

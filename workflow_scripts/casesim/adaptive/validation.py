@@ -8,6 +8,7 @@ Random ensembles of as many models take the place of the random arms.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from casesim.adaptive.baselines import ADAPTIVE, RANDOM
-from casesim.adaptive.table import BASE
+from casesim.adaptive.table import BASE, patients_of
 from casesim.pruning.noise import TrainingNoise, against_random, change_interval
 from casesim.pruning.statistics import (
     RESAMPLES,
@@ -26,7 +27,7 @@ from casesim.pruning.statistics import (
     mean_or_nan,
     sd_or_nan,
 )
-from casesim.pruning.verdict import Evidence, verdict
+from casesim.pruning.verdict import Controls, Evidence, verdict
 
 Array = npt.NDArray[np.float64]
 
@@ -34,6 +35,31 @@ ORACLE = "oracle"
 # What is put to the test, most important first; all others are what it has to beat.
 TARGETS = (ADAPTIVE, "pick", "finetuned_for_case")
 COLUMNS = ("method", "seed", "case", "region", "dice")
+_ENSEMBLES = Controls(
+    "random ensemble",
+    "random ensembles",
+    "nothing was trained with more than one seed (adaptive.seeds)",
+)
+
+
+def by_patient(
+    table: pd.DataFrame, patients: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The mean over the scans of each patient in place of the scans: two of them are no
+    two independent cases, for an interval or a test.
+
+    Args:
+        table: `COLUMNS`.
+        patients: as in `matrix.own_cells`.
+
+    Returns:
+        `COLUMNS`, `case` being the patient; NaN left out.
+    """
+    if not patients:
+        return table
+    keys = ["method", "seed", "case", "region"]
+    of = table.assign(case=patients_of(table["case"], patients))
+    return of.groupby(keys, sort=False)["dice"].mean().reset_index()[list(COLUMNS)]
 
 
 def changes(
@@ -204,6 +230,7 @@ def _evidence(
         n_randoms=randoms.size,
         random_sd=sd_or_nan(randoms),
         random=beside,
+        controls=_ENSEMBLES,
     )
 
 
@@ -226,18 +253,17 @@ def methods(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns:
         `method`, `seeds`, `n` (cases with a defined Dice), `mean` Dice, `change`
         against the base with its 95 % interval over cases (`ci_low`, `ci_high`), and
-        `gap_closed`: the share of the way from the base to the oracle. Ordered by the
-        change: a method that segmented some of the cases only has a mean of its own.
+        `gap_closed`: the share of the way from the base to the oracle, on the method's
+        cases. Ordered by the change: a method that segmented some of the cases only
+        has a mean of its own.
     """
-    to_oracle = np.nan
-    if ORACLE in set(table["method"]):
-        to_oracle = mean_or_nan(case_means(changes(table, ORACLE, BASE)[0]))
     rows = []
     for method, of_method in table.groupby("method"):
         found, _, n_seeds, _ = changes(table, str(method), BASE)
         change = mean_or_nan(case_means(found))
         low, high = bootstrap_interval(found, seed=seed)
         by_case = of_method.groupby("case")["dice"].mean()
+        to_oracle = _to_oracle(table[table["case"].isin(by_case.dropna().index)])
         rows.append(
             {
                 "method": method,
@@ -253,6 +279,13 @@ def methods(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     found_table = pd.DataFrame(rows)
     order = ["change", "method"]
     return found_table.sort_values(order, ascending=[False, True], ignore_index=True)
+
+
+def _to_oracle(table: pd.DataFrame) -> float:
+    """Mean change from the base to the oracle; NaN without an oracle."""
+    if ORACLE not in set(table["method"]):
+        return math.nan
+    return mean_or_nan(case_means(changes(table, ORACLE, BASE)[0]))
 
 
 def contrasts(table: pd.DataFrame, seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,28 @@ MIN_HELD_OUT = 6
 
 
 @dataclass(frozen=True)
+class Controls:
+    """What is drawn at random beside an arm, as sentences call it.
+
+    Attributes:
+        name: one of them.
+        choices: what they do.
+        no_noise: why the training noise can be unknown.
+    """
+
+    name: str
+    choices: str
+    no_noise: str
+
+
+RANDOM_ARMS = Controls(
+    "random arm",
+    "random removals",
+    "there is one seed, and fewer than two random arms",
+)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the verdict on one arm rests on: changes on held-out cases.
 
@@ -46,6 +68,7 @@ class Evidence:
             than two.
         random: the comparison with the random arms, None where there are none and for
             random arms themselves, and for `relabelled`, which removes nothing.
+        controls: what sentences call the random arms.
     """
 
     arm: str
@@ -57,6 +80,7 @@ class Evidence:
     n_randoms: int
     random_sd: float
     random: AgainstRandom | None
+    controls: Controls = RANDOM_ARMS
 
     @property
     def n_seeds(self) -> int:
@@ -145,11 +169,7 @@ def verdict(evidence: Evidence) -> Verdict:
             e, f"{e.n} held-out cases are too few (at least {MIN_HELD_OUT})"
         )
     if e.noise is None and e.n_seeds == 1:
-        return _cannot_tell(
-            e,
-            "the training noise is unknown: there is one seed, and fewer than two "
-            "random arms",
-        )
+        return _cannot_tell(e, f"the training noise is unknown: {e.controls.no_noise}")
     if e.noise is None:
         return _cannot_tell(
             e, "one of the models compared has no held-out case with a defined Dice"
@@ -167,15 +187,21 @@ def verdict(evidence: Evidence) -> Verdict:
         return Verdict("helps", f"{e.arm} helps: {change}.")
     if low > 0:
         if e.random is None:
-            return _cannot_tell(e, f"{change}, but there is no random arm beside it")
-        beside = _beside_random(e.random, e.n_randoms)
+            return _cannot_tell(
+                e, f"{change}, but there is no {e.controls.name} beside it"
+            )
+        beside = _beside_random(e.random, e.n_randoms, e.controls.name)
         if e.random.better:
             return Verdict("helps", f"{e.arm} helps: {change}, {beside}.")
         if e.random.floor > ALPHA:
             return _cannot_tell(
-                e, f"{change}, but the random arms are too few or too close: {beside}"
+                e,
+                f"{change}, but the {e.controls.name}s are too few or too close: "
+                f"{beside}",
             )
-        return _cannot_tell(e, f"{change}, but random removals do as well: {beside}")
+        return _cannot_tell(
+            e, f"{change}, but {e.controls.choices} do as well: {beside}"
+        )
     limit = max(-low, high)
     if limit <= RELEVANT_CHANGE:
         # Rounded up, so that the sentence does not claim more than the interval.
@@ -199,9 +225,9 @@ def _cannot_tell(e: Evidence, reason: str) -> Verdict:
     return Verdict("cannot tell", f"{e.arm}: cannot tell, because {reason}.")
 
 
-def _beside_random(random: AgainstRandom, number: int) -> str:
+def _beside_random(random: AgainstRandom, number: int, name: str) -> str:
     ahead = round((1 - random.p) * (number + 1))
-    text = f"better than {ahead} of {number} random arms (p = {random.p:.3g}"
+    text = f"better than {ahead} of {number} {name}s (p = {random.p:.3g}"
     if random.floor > ALPHA:
         text += f", cannot be below {random.floor:.2g}"
         if not math.isnan(random.spread_p):

@@ -108,6 +108,7 @@ def _draw_predictions(
             edgecolor=colour,
             label=name,
             zorder=3,
+            clip_on=False,
         )
     shown = known[["predicted_dice", "dice"]].min().min()
     lowest = 0.0 if known.empty else max(0.0, math.floor(10 * shown) / 10)
@@ -129,6 +130,8 @@ def _draw_predictions(
             f"\nadaptive segmentation: mean error {of['mae']:.3f}"
             f"\n{of['coverage']:.0%} of {of['n']} cases in their interval "
             f"({content['level']:.0%} promised)"
+            if of["n"] > 1
+            else "\ntoo few held-out cases to tell"
         )
         axes.legend(loc="upper left", fontsize=9, frameon=False)
     axes.set_title(title, loc="left", fontsize=10, weight="bold")
@@ -137,9 +140,10 @@ def _draw_predictions(
 
 def _draw_methods(axes: Axes, rows: pd.DataFrame, content: Mapping[str, Any]) -> None:
     axes.axvline(0, color="#333333", linewidth=0.9)
-    least = -_SHOWN_LOSS * max(rows["change"].max(), _LEAST_GAIN)
-    near = rows[rows["change"] >= least]
-    lowest, highest = near["ci_low"].min(), near["ci_high"].max()
+    least = -_SHOWN_LOSS * max(_LEAST_GAIN, rows["change"].max())
+    near = rows.loc[rows["change"] >= least, ["change", "ci_low", "ci_high"]]
+    # Of one case there are no intervals.
+    lowest, highest = (0.0, 0.0) if near.empty else (near.min().min(), near.max().max())
     margin = 0.05 * (highest - lowest) + 0.002
     axes.set_xlim(lowest - margin, highest + margin)
     axes.locator_params(axis="x", nbins=6)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from casesim.adaptive import arrivals, outlook
 from casesim.report.new_cases import dice_in_numbers
 
-# Of new cases, those with the lowest predicted Dice.
+# Of new cases, those that need a look most.
 MOST_CASES = 3
 
 
@@ -45,10 +46,11 @@ def _new_cases(told: pd.DataFrame, fit: str) -> list[str]:
     number = f"{len(told)} new case{'s' if len(told) > 1 else ''}"
     if told["predicted_dice"].isna().all():
         return [f"{number} segmented. {fit}", ""]
-    ordered = told.sort_values(["predicted_dice", "case"], na_position="last")
-    lines = [f"{number} segmented; lowest predicted Dice (interval) first:"]
+    ordered = arrivals.to_look_at(told)
+    lines = [f"{number} segmented; predicted Dice (interval), those to look at first:"]
     for place, row in enumerate(ordered.head(MOST_CASES).to_dict("records"), 1):
         lines.append(f"{place}. {row['case']}: {dice_in_numbers(row)}, {row['words']}")
-    if len(told) > MOST_CASES:
-        lines.append(f"and {len(told) - MOST_CASES} more.")
+    if (rest := len(told) - MOST_CASES) > 0:
+        look = int(ordered["words"].iloc[MOST_CASES:].isin(outlook.NEEDS_A_LOOK).sum())
+        lines.append(f"and {rest} more, {look} of them to look at.")
     return [*lines, ""]

@@ -1,14 +1,16 @@
 """The page on new cases: each segmentation, what to think of it, what it leans on."""
 
 import base64
+import functools
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -29,6 +31,8 @@ code { background: #f3f3f3; padding: 0 .2em; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { text-align: left; padding: .2em 1.2em .2em 0; border-bottom: 1px solid #ddd; }
 td.number { font-variant-numeric: tabular-nums; }
+td.case, td.number { white-space: nowrap; }
+h2 a { font-size: .8em; font-weight: 400; margin-left: 1em; }
 """
 
 _INTRODUCTION = (
@@ -67,11 +71,11 @@ def page(
         fit: a sentence on how well Dice is predicted.
         level: of the intervals.
     """
-    order = told.sort_values(
-        ["predicted_dice", "case"], na_position="last", kind="stable"
-    )
+    order = arrivals.to_look_at(told)
+    # Many new cases lean on few train cases.
+    read = functools.cache(read_slice)
     sections = [
-        _section(number, row, files, labels, channel)
+        _section(number, row, files, labels, channel, read)
         for number, (_, row) in enumerate(order.iterrows(), start=1)
     ]
     promise = (
@@ -84,7 +88,7 @@ def page(
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>New cases</title>
 <style>{_STYLE}</style></head><body>
-<h1>New cases ({len(told)}), the lowest predicted Dice first</h1>
+<h1>New cases ({len(told)}), those to look at first</h1>
 <p class="note">{_INTRODUCTION}</p>
 <p class="note">{html.escape(fit)}{promise}</p>
 {_overview(order)}
@@ -97,7 +101,8 @@ def _overview(order: pd.DataFrame) -> str:
     """All cases in one table, with the place of each in the order of labelling."""
     places = labelling.labelling_order(order).set_index("case")["order"]
     lines = [
-        f'<tr><td><a href="#case{number}">{html.escape(str(row["case"]))}</a></td>'
+        '<tr><td class="case">'
+        f'<a href="#case{number}">{html.escape(str(row["case"]))}</a></td>'
         f'<td class="number">{html.escape(dice_in_numbers(row))}</td>'
         f"<td>{html.escape(str(row['words']))}</td>"
         f'<td class="number">{places[row["case"]]}</td></tr>'
@@ -116,18 +121,22 @@ def _section(
     files: Files,
     labels: Mapping[str, int],
     channel: str,
+    read: "Read",
 ) -> str:
     case = str(row["case"])
     words = str(row["words"])
-    look = words in (outlook.LOOK, outlook.UNLIKE)
-    figure = draw(case, arrivals.names(row, "leans_on"), files, labels, channel)
+    look = words in outlook.NEEDS_A_LOOK
+    leans_on = arrivals.names(row, "leans_on")
+    figure = draw(case, leans_on, files, labels, channel, read)
     alt = f"{case} and the train cases its segmentation leans on"
+    alone = "" if leans_on else " It leans on no train case: the base alone counts."
     return f"""<section id="case{number}"{' class="look"' if look else ""}>
-<h2>{html.escape(case)}</h2>
+<h2>{html.escape(case)} <a href="#">all cases</a></h2>
 <p><span class="dice">{html.escape(dice_text(row))}</span>
 <span class="words">{html.escape(words[:1].upper() + words[1:])}.</span></p>
-<img alt="{html.escape(alt)}" src="data:image/png;base64,{_png(figure)}">
-<p>Segmentation: <code>{html.escape(str(row["segmentation"]))}</code></p>
+<img alt="{html.escape(alt)}" decoding="async"
+ src="data:image/webp;base64,{_picture(figure)}">
+<p>Segmentation: <code>{html.escape(str(row["segmentation"]))}</code>.{alone}</p>
 </section>
 """
 
@@ -150,12 +159,26 @@ def dice_in_numbers(row: pd.Series | Mapping[Any, Any]) -> str:
     return f"{predicted:.2f} ({interval})"
 
 
+Slice = tuple[npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]
+Read = Callable[[str, str], Slice]
+
+
+def read_slice(image_path: str, label_path: str) -> Slice:
+    """Image and label map (y, x) in the axial slice with the most labelled voxels, the
+    middle one without any; and the spacing (z, y, x) in mm."""
+    image, spacing = read_axial(image_path)
+    mask, _ = read_axial(label_path)
+    z = int(np.argmax((mask > 0).sum(axis=(1, 2)))) if mask.any() else len(mask) // 2
+    return image[z].copy(), mask[z].copy(), spacing
+
+
 def draw(
     case: str,
     leans_on: Sequence[str],
     files: Files,
     labels: Mapping[str, int],
     channel: str,
+    read: Read = read_slice,
 ) -> Figure:
     """A new case with its segmentation, beside train cases with their references.
 
@@ -172,20 +195,17 @@ def draw(
     for axes, (name, image_path, label_path, role) in zip(
         np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True
     ):
-        image, spacing = read_axial(image_path)
-        mask, _ = read_axial(label_path)
-        z = int(np.argmax((mask > 0).sum(axis=(1, 2))))
-        if not mask.any():
-            z = len(mask) // 2
-        box = slices.head_box(image[z])
-        slices.draw_slice(axes, image[z], mask[z], colours, box, spacing)
+        image, mask, spacing = read(image_path, label_path)
+        box = slices.head_box(image)
+        slices.draw_slice(axes, image, mask, colours, box, spacing)
         axes.set_title(f"{role}\n{name}", fontsize=9)
     slices.label_key(figure, labels, colours)
     return figure
 
 
-def _png(figure: Figure) -> str:
+def _picture(figure: Figure) -> str:
+    """A figure as base64: WebP, since a page may have hundreds of noisy images."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="webp", dpi=110, pil_kwargs={"quality": 85})
     plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
