@@ -265,7 +265,7 @@ rule new_cases:
         calibration=ADAPTIVE.calibration,
         patients=COHORT.scans_of_patients(COHORT.calibration),
         train=COHORT.train,
-        labels=STUDY.foreground,
+        labels=STUDY.drawn_labels,
         region=config["adaptive"]["region"],
         level=config["adaptive"]["level"],
         top=config["adaptive"]["top"],

@@ -125,6 +125,12 @@ def test_the_end_of_a_run_names_the_worst_cases_and_what_to_open() -> None:
     assert len(lines) < 15
 
 
+def test_the_end_of_a_run_says_that_no_further_case_needs_a_look() -> None:
+    given = told(5).assign(words=outlook.AS_GOOD)
+    text = adaptive_summary.summarise(given, "n0", "Fit.", [], ["a"])
+    assert "and 2 more, none of them to look at." in text.splitlines()
+
+
 def test_the_end_of_a_run_promises_nothing_that_is_not_calibrated() -> None:
     text = adaptive_summary.summarise(told(1, np.nan), "n0", "Too few.", [], ["a"])
     assert "1 new case segmented. Too few." in text.splitlines()
@@ -132,6 +138,48 @@ def test_the_end_of_a_run_promises_nothing_that_is_not_calibrated() -> None:
     # Without new cases, what was learnt is all there is beside the judges.
     without = adaptive_summary.summarise(None, "", "Fit.", ["Right."], ["a"])
     assert without.split("\n\n")[1:] == ["Fit.", "Right.", "Open a.\n"]
+
+
+def test_the_slice_shown_is_that_of_the_lesion_not_of_what_is_ignored(
+    tmp_path: Path,
+) -> None:
+    mask = np.zeros((5, 8, 8), np.uint8)
+    mask[0] = 9
+    mask[3, 2:4, 2:4] = 1
+    image = np.arange(mask.size, dtype=np.float32).reshape(mask.shape)
+    paths = write(tmp_path / "i.nii.gz", image), write(tmp_path / "m.nii.gz", mask)
+    read = new_cases.reader({"edema": 1, "ignore": 9})
+    shown, label_map, spacing = read(*paths)
+    np.testing.assert_array_equal(shown, image[3])
+    np.testing.assert_array_equal(label_map, mask[3])
+    assert spacing == (1, 1, 1)
+    assert read(*paths)[0] is shown
+    # Nothing of a lesion: the middle.
+    nothing = write(tmp_path / "n.nii.gz", np.where(mask == 1, 0, mask))
+    np.testing.assert_array_equal(read(paths[0], nothing)[0], image[2])
+
+
+@pytest.mark.parametrize("leans_on", [[], ["t"], ["t", "t", "t"]])
+def test_names_and_labels_are_inside_the_picture(
+    tmp_path: Path, leans_on: list[str]
+) -> None:
+    image = np.zeros((3, 16, 16), np.float32)
+    picture = write(tmp_path / "i.nii.gz", image)
+    mask = write(tmp_path / "m.nii.gz", image.astype(np.uint8))
+    name = "UPENN-GBM-00063_11_a_name_longer_than_a_picture"
+    files = new_cases.Files({name: picture}, {name: mask}, {"t": picture}, {"t": mask})
+    labels = {"edema": 1, "non-enhancing_tumour_core": 2, "enhancing_tumour": 3}
+    read = new_cases.reader(labels)
+    figure = new_cases.draw(name, leans_on, files, labels, "FLAIR", read)
+    figure.canvas.draw()
+    (key,) = figure.legends
+    texts = [*key.get_texts(), *(axes.title for axes in figure.axes)]
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+    assert sum(axes.get_visible() for axes in figure.axes) == 1 + len(leans_on)
+    mpl.pyplot.close(figure)
 
 
 def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:

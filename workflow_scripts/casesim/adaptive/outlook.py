@@ -81,8 +81,10 @@ def learn(
     """From calibration cases: `predicted`, `spread` (from `weighted`) and `dice`, the
     ensemble's, one row a case; undefined ones are left out.
 
-    One error a case: with n of them, plain split conformal prediction. `patients` says
-    which cases are of one patient; the others are patients of their own.
+    One error a case: with n of them, split conformal prediction. That the offset is
+    learnt from the same cases lowers the coverage by 0.01 of 20 cases and by 0.002 of
+    100 (normal errors, simulated). `patients` says which cases are of one patient; the
+    others are patients of their own.
     """
     known = cases.dropna(subset=["predicted", "dice"])
     if known.empty:

@@ -128,8 +128,8 @@ def _draw_predictions(
         of = content["adaptive"]
         title += (
             f"\nadaptive segmentation: mean error {of['mae']:.3f}"
-            f"\n{of['coverage']:.0%} of {of['n']} cases in their interval "
-            f"({content['level']:.0%} promised)"
+            f"\n{of['coverage']:.0%} of {of['n']} cases in their interval"
+            f"\n({content['level']:.0%} promised)"
             if of["n"] > 1
             else "\ntoo few held-out cases to tell"
         )

@@ -52,5 +52,5 @@ def _new_cases(told: pd.DataFrame, fit: str) -> list[str]:
         lines.append(f"{place}. {row['case']}: {dice_in_numbers(row)}, {row['words']}")
     if (rest := len(told) - MOST_CASES) > 0:
         look = int(ordered["words"].iloc[MOST_CASES:].isin(outlook.NEEDS_A_LOOK).sum())
-        lines.append(f"and {rest} more, {look} of them to look at.")
+        lines.append(f"and {rest} more, {look or 'none'} of them to look at.")
     return [*lines, ""]

@@ -5,6 +5,7 @@ import functools
 import html
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +36,18 @@ td.case, td.number { white-space: nowrap; }
 h2 a { font-size: .8em; font-weight: 400; margin-left: 1em; }
 """
 
+# Characters above a picture.
+_LONGEST_LINE = 34
+
 _INTRODUCTION = (
     "Each case is segmented by several models together, and the better a model is "
     "predicted to do on it, the more it counts. Beside the segmentation are the train "
     "cases whose models count most: the case <em>leans on</em> them."
 )
+
+
+Slice = tuple[npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]
+Read = Callable[[str, str], Slice]
 
 
 @dataclass(frozen=True)
@@ -66,14 +74,13 @@ def page(
     Args:
         told: from `arrivals.table`.
         files: of the pictures.
-        labels: name to number, without the background.
+        labels: name to number, without the background; the ignored one, too.
         channel: name of the first channel.
         fit: a sentence on how well Dice is predicted.
         level: of the intervals.
     """
     order = arrivals.to_look_at(told)
-    # Many new cases lean on few train cases.
-    read = functools.cache(read_slice)
+    read = reader(labels)
     sections = [
         _section(number, row, files, labels, channel, read)
         for number, (_, row) in enumerate(order.iterrows(), start=1)
@@ -121,7 +128,7 @@ def _section(
     files: Files,
     labels: Mapping[str, int],
     channel: str,
-    read: "Read",
+    read: Read,
 ) -> str:
     case = str(row["case"])
     words = str(row["words"])
@@ -159,17 +166,20 @@ def dice_in_numbers(row: pd.Series | Mapping[Any, Any]) -> str:
     return f"{predicted:.2f} ({interval})"
 
 
-Slice = tuple[npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]
-Read = Callable[[str, str], Slice]
+def reader(labels: Mapping[str, int]) -> Read:
+    """Reads image and label map (y, x) in the axial slice with the most labelled voxels
+    (the ignored label is none), the middle one without any; and the spacing (z, y, x)
+    in mm. Many new cases lean on few train cases: what was read is kept."""
 
+    @functools.cache
+    def read(image_path: str, label_path: str) -> Slice:
+        image, spacing = read_axial(image_path)
+        mask, _ = read_axial(label_path)
+        inside = slices.lesion(mask, labels).sum(axis=(1, 2))
+        z = int(np.argmax(inside)) if inside.any() else len(mask) // 2
+        return image[z].copy(), mask[z].copy(), spacing
 
-def read_slice(image_path: str, label_path: str) -> Slice:
-    """Image and label map (y, x) in the axial slice with the most labelled voxels, the
-    middle one without any; and the spacing (z, y, x) in mm."""
-    image, spacing = read_axial(image_path)
-    mask, _ = read_axial(label_path)
-    z = int(np.argmax((mask > 0).sum(axis=(1, 2)))) if mask.any() else len(mask) // 2
-    return image[z].copy(), mask[z].copy(), spacing
+    return read
 
 
 def draw(
@@ -178,13 +188,18 @@ def draw(
     files: Files,
     labels: Mapping[str, int],
     channel: str,
-    read: Read = read_slice,
+    read: Read,
 ) -> Figure:
     """A new case with its segmentation, beside train cases with their references.
 
-    Each in the slice with the most labelled voxels.
+    Each in the slice that `read`, from `reader`, finds.
     """
-    figure = plt.figure(figsize=(2.6 * (1 + len(leans_on)), 3.1), layout="constrained")
+    # Room for two, so that the labels have some below one.
+    columns = max(2, 1 + len(leans_on))
+    figure = plt.figure(figsize=(2.6 * columns, 3.1), layout="constrained")
+    places = figure.subplots(1, columns)
+    for axes in places[1 + len(leans_on) :]:
+        axes.set_visible(False)
     colours = slices.label_colours(labels)
     role = f"segmentation ({channel}, axial)"
     shown = [(case, files.images[case], files.label_maps[case], role)]
@@ -192,13 +207,11 @@ def draw(
         (name, files.train_images[name], files.train_labels[name], "leans on")
         for name in leans_on
     ]
-    for axes, (name, image_path, label_path, role) in zip(
-        np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True
-    ):
+    for axes, (name, image_path, label_path, role) in zip(places, shown, strict=False):
         image, mask, spacing = read(image_path, label_path)
         box = slices.head_box(image)
         slices.draw_slice(axes, image, mask, colours, box, spacing)
-        axes.set_title(f"{role}\n{name}", fontsize=9)
+        axes.set_title(f"{role}\n{textwrap.fill(name, _LONGEST_LINE)}", fontsize=9)
     slices.label_key(figure, labels, colours)
     return figure
 

@@ -33,15 +33,19 @@ def label_colours(labels: Mapping[str, int]) -> dict[int, str]:
 def label_key(
     figure: Figure, labels: Mapping[str, int], colours: Mapping[int, str]
 ) -> None:
-    """A legend of the labels (name to number) below a figure."""
+    """A legend of the labels (name to number) below a figure, in as many rows as its
+    width asks for."""
     handles = [
         Line2D([], [], color=colours[number], lw=2.5, label=style.readable(name))
         for name, number in sorted(labels.items(), key=lambda item: item[1])
     ]
+    # In inches, at this size: the line and the gaps, and the longest name.
+    column = 0.6 + 0.085 * max(len(style.readable(name)) for name in labels)
+    fitting = int(figure.get_figwidth() / column)
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=len(handles),
+        ncols=max(1, min(fitting, len(handles))),
         fontsize=10,
         frameon=False,
     )
