@@ -1,11 +1,14 @@
 """One compiled network for several models; a back end that compiles nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 from unit.inference.networks import make_case, make_model
 
 from casesim.inference import compiled_network, sliding_window
 from casesim.inference.compiled_network import CompiledNetwork
+from casesim.processes import card_memory
 
 
 def test_weights_are_swapped_in() -> None:
@@ -34,11 +37,22 @@ def test_running_statistics_are_swapped_in() -> None:
             torch.testing.assert_close(compiled.use(network)(images), network(images))
 
 
-def test_memory_that_changes_a_little_compiles_nothing_anew() -> None:
-    batch_of = compiled_network.batch_of
-    assert [batch_of(most) for most in (1, 2, 3, 12, 9, 8, 63, 64, 256)] == [
-        *(1, 2, 2, 8, 8, 8, 32, 64, 64)
-    ]
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [(0.5, 1), (1, 1), (3, 2), (8, 8), (9, 8), (12, 8), (63, 32), (700, 256)],
+)
+def test_memory_that_changes_a_little_changes_no_batch(
+    monkeypatch: pytest.MonkeyPatch, images: float, expected: int
+) -> None:
+    patch = (16, 16)
+    network = make_model(patch).network
+    feature_maps: Any = network.compute_conv_feature_map_size
+    # Half of the memory is filled, with so many images of six bytes a value.
+    free = int(images * 6 * int(feature_maps(patch)) * 2)
+    monkeypatch.setattr(card_memory, "available", lambda _: free)
+    device = torch.device("cuda")
+    assert sliding_window._batch_size(network, patch, device) == expected
+    assert compiled_network.IMAGES & (compiled_network.IMAGES - 1) == 0
 
 
 @pytest.mark.parametrize("number", [1, 3, 4])

@@ -254,6 +254,15 @@ def test_only_long_trainings_on_a_gpu_are_compiled(tiny_cohort: TinyCohort) -> N
     assert not trainer.compiles(False, 10**9)
 
 
+def test_a_gpu_without_bfloat16_is_named(
+    tiny_cohort: TinyCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX 2080 Ti")
+    with pytest.raises(UserError, match=r"RTX 2080 Ti has no bfloat16.*float16"):
+        train(tiny_cohort, tmp_path, device="cuda", precision="bfloat16")
+
+
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's iteration whose compiler fails, as without a C compiler."""

@@ -19,7 +19,8 @@ from torch import nn
 from casesim.cells import ALWAYS_ENOUGH
 from casesim.nnunet import compiling
 
-# Images that go through the compiled network together; larger batches are slower.
+# Images that go through the compiled network together, a power of two as all batches on
+# a GPU are; larger ones are slower.
 IMAGES = 64
 # How many cells a predictor is going to be asked for; told by the workflow.
 CELLS_VARIABLE = "CASESIM_CELLS"
@@ -88,14 +89,6 @@ class CompiledNetwork:
 def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
     """All that models of one architecture differ in."""
     return itertools.chain(network.parameters(), network.buffers())
-
-
-def batch_of(most: int) -> int:
-    """Images of a batch, where so many have room, the same for about as much room.
-
-    What is free changes from cell to cell, and each size is compiled anew.
-    """
-    return int(1 << min(most, IMAGES).bit_length() - 1)
 
 
 _networks: dict[tuple[object, ...], CompiledNetwork] = {}

@@ -83,7 +83,7 @@ def predict_logits(
         if batch_size is None:
             batch_size = _batch_size(model.network, patch, device)
         if compiled:
-            batch_size = compiled_network.batch_of(batch_size)
+            batch_size = min(batch_size, compiled_network.IMAGES)
         network: Network = (
             compiled_network.shared(model.network, batch_size)
             if compiled
@@ -309,7 +309,11 @@ def _memory_format(dimensions: int, device: torch.device) -> torch.memory_format
 def _batch_size(
     network: torch.nn.Module, patch: Sequence[int], device: torch.device
 ) -> int:
-    """Images to send through the network together."""
+    """Images to send through the network together.
+
+    On a GPU a power of two: what is free changes from cell to cell, and with the size
+    the last bits of logits would change, and a network be compiled anew.
+    """
     if device.type != "cuda":
         return max(1, _VOXELS_PER_BATCH_CPU // int(np.prod(patch)))
     # All feature maps in half precision and a copy in single: more than are alive at
@@ -317,7 +321,7 @@ def _batch_size(
     feature_map_size: Any = network.compute_conv_feature_map_size
     per_image = 6 * int(feature_map_size(patch))
     most = card_memory.available(device) // 2 // per_image
-    return int(np.clip(most, 1, _MAX_BATCH_GPU))
+    return 1 << int(np.clip(most, 1, _MAX_BATCH_GPU)).bit_length() - 1
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -89,13 +89,15 @@ def train(
     On SIGTERM or SIGINT (a time limit, an interrupt) the training writes that
     checkpoint after the current iteration and exits with 128 + the signal's number.
     Raises `UserError` when a file is missing or damaged, when `start_from` does not fit
-    the plans, when `compile_network` is True and fails, when a loading process is
-    killed, and when the loss is no longer finite.
+    the plans, when the GPU lacks `precision`, when `compile_network` is True and fails,
+    when a loading process is killed, and when the loss is no longer finite.
     """
     began = time.monotonic()
     device = torch.device(device)
     if compiler_cache is not None:
         compiling.use_compiler_cache(compiler_cache)
+    if precision == "bfloat16":
+        _check_bfloat16(device)
     if workers is None:
         workers = _suitable_workers(threads, device)
     torch.set_num_threads(max(1, threads - workers))
@@ -208,6 +210,17 @@ def train(
         keeper.keep(f"{fingerprint()} {storage}")
         print(f"model written in {time.monotonic() - began:.2f} s", flush=True)
         return final
+
+
+def _check_bfloat16(device: torch.device) -> None:
+    """Raise `UserError` for a GPU that would have to imitate it, slowly."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    ):
+        raise UserError(
+            f"The {torch.cuda.get_device_name(device)} has no bfloat16. Set "
+            "training.precision to float16."
+        )
 
 
 def _suitable_workers(threads: int, device: torch.device) -> int:
