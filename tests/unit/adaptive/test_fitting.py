@@ -1,11 +1,12 @@
 """All regions at once: fitted, judged, kept in a file."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from casesim.adaptive import fitting
+from casesim.adaptive import fitting, table
 from casesim.errors import UserError
 
 from .synthetic import BASE_DICE, cells
@@ -79,6 +80,17 @@ def test_few_cases_are_said_to_be_few() -> None:
     text = fitting.describe(few.summary, "a")
     assert "5 calibration cases" in text
     assert "at least 20" in text
+
+
+def test_a_base_that_finds_nothing_is_told_about_from_a_file(tmp_path: Path) -> None:
+    """Its Dice is 0 everywhere, and no rank correlation is defined."""
+    features, scores, base = tables(22)
+    scores["dice"] = scores["dice"].where(scores["model"] != "base", 0)
+    found = fitting.fit_all(features, scores, base, 0.9, 0, {}, trees=5)
+    table.write_json(found.summary, tmp_path / "fit.json")
+    summary = json.loads((tmp_path / "fit.json").read_text())
+    for content in (found.summary, summary):
+        assert "rank correlation undefined." in fitting.describe(content, "a")
 
 
 def test_few_patients_are_said_to_be_few() -> None:

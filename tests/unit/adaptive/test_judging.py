@@ -212,3 +212,15 @@ def test_methods_in_every_region(fits: dict) -> None:
     assert list(dict.fromkeys(found["region"])) == ["mean", "WT"]
     means = found.set_index(["region", "method"])["mean"]
     assert means["WT", "adaptive"] == pytest.approx(means["mean", "adaptive"] / 2)
+
+
+def test_a_label_that_no_held_out_case_has(fits: dict) -> None:
+    given = held_out(fits)
+    both = [
+        pd.concat([frame, frame.assign(region="core", dice=np.nan)])
+        for frame in (given.scores, given.method_scores)
+    ]
+    found = judging.methods(replace(given, scores=both[0], method_scores=both[1]))
+    core = found[found["region"] == "core"]
+    assert set(core["n"]) == {0}
+    assert core[["mean", "change", "gap_closed"]].isna().all(axis=None)

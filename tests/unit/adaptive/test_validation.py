@@ -235,6 +235,9 @@ def test_verdicts_speak_of_ensembles_where_these_are_drawn() -> None:
             assert said in sentence
             assert "arm" not in sentence
             assert "removal" not in sentence
+    # A random ensemble has the others beside it.
+    found = validation.contrast(good, "adaptive", "random_1", resamples=10)
+    assert "better than 4 of 4 random ensembles" in found["sentence"]
     own = good.query("method == 'adaptive'")["dice"]
     randoms = [rows(f"random_{r}", *own) for r in range(1, 20)]
     many = pd.concat([good[~is_random], *randoms])

@@ -80,6 +80,8 @@ def test_the_figure(tmp_path: Path, predicted: float) -> None:
     assert "0.300  (-0.300)" in [text.get_text() for text in right.texts]
     texts = [text.get_text() for text in left.texts]
     assert bool(texts) == bool(np.isnan(predicted))
+    # The interval of the ensemble, 0.5 to 0.7, is seen whole.
+    assert left.get_xlim() == ((0.5, 1) if predicted == 0.6 else (0, 1))
     assert "0.650  (+0.050)" in [text.get_text() for text in right.texts]
     assert png.stat().st_size > 10_000
     assert svg.stat().st_size > 10_000

@@ -170,7 +170,8 @@ def describe(summary: Mapping[str, Any], region: str) -> str:
         f"On {found['n_cases']} calibration cases, each left out of the learning, the "
         f"base model's Dice ({what}) is predicted with a mean error of "
         f"{base['mae']:.3f} ({base['mae_of_mean']:.3f} if their mean were said of "
-        f"all), bias {bias:+.3f}, rank correlation {base['rank_correlation']:.2f}."
+        f"all), bias {bias:+.3f}, rank correlation "
+        f"{quality.correlation(base['rank_correlation'])}."
     )
 
 

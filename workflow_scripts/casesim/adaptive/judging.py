@@ -218,12 +218,12 @@ def _predictions(content: Mapping[str, Any], name: str, what: str) -> str:
     of = content[name]
     if of["n"] < 2:
         return f"Predicted Dice of the {what}: too few held-out cases to judge it."
-    # JSON has no NaN. And not "-0.000".
-    rank = math.nan if of["rank_correlation"] is None else of["rank_correlation"]
+    # Not "-0.000".
     bias = round(of["bias"], 3) + 0.0
     return (
         f"Predicted Dice of the {what}: mean error {of['mae']:.3f} "
         f"({of['mae_of_mean']:.3f} if the calibration cases' mean were said of all), "
-        f"bias {bias:+.3f}, rank correlation {rank:.2f}, interval holds "
+        f"bias {bias:+.3f}, rank correlation "
+        f"{quality.correlation(of['rank_correlation'])}, interval holds "
         f"{of['coverage']:.0%} of {of['n']} cases ({content['level']:.0%} promised)."
     )

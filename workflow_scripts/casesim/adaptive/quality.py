@@ -70,6 +70,11 @@ def spearman(one: pd.Series, other: pd.Series) -> float:
     return float(stats.spearmanr(one, other).statistic)
 
 
+def correlation(value: float | None) -> str:
+    """A correlation in a sentence; None as JSON has it, which knows no NaN."""
+    return "undefined" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
 def within_columns(
     table: pd.DataFrame, scores: Collection[str], removed: Collection[str]
 ) -> pd.DataFrame:

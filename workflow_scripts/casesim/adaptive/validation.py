@@ -218,7 +218,7 @@ def _evidence(
     )
     mean = mean_or_nan(by_case)
     beside = None
-    if by_case.size and randoms.size and not is_random(reference):
+    if by_case.size and randoms.size:
         beside = against_random(mean, randoms)
     return Evidence(
         arm=target,

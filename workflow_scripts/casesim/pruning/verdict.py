@@ -166,7 +166,9 @@ def verdict(evidence: Evidence) -> Verdict:
         return _cannot_tell(e, "there are no held-out cases")
     if e.n < MIN_HELD_OUT:
         return _cannot_tell(
-            e, f"{e.n} held-out cases are too few (at least {MIN_HELD_OUT})"
+            e,
+            f"{e.n} held-out {'case is' if e.n == 1 else 'cases are'} too few "
+            f"(at least {MIN_HELD_OUT})",
         )
     if e.noise is None and e.n_seeds == 1:
         return _cannot_tell(e, f"the training noise is unknown: {e.controls.no_noise}")

@@ -110,7 +110,11 @@ def _draw_predictions(
             zorder=3,
             clip_on=False,
         )
-    shown = known[["predicted_dice", "dice"]].min().min()
+    of_ensemble = known[known["kind"] == "adaptive"]
+    shown = min(
+        known[["predicted_dice", "dice"]].min().min(),
+        of_ensemble["low"].min() if len(of_ensemble) else 1.0,
+    )
     lowest = 0.0 if known.empty else max(0.0, math.floor(10 * shown) / 10)
     axes.set(xlim=(lowest, 1), ylim=(lowest, 1), aspect="equal")
     axes.set_xlabel("predicted Dice, without the label")
@@ -175,8 +179,10 @@ def _draw_methods(axes: Axes, rows: pd.DataFrame, content: Mapping[str, Any]) ->
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("change of Dice against the base model, 95 % interval over cases")
+    judges = content["held_out_cases"]
     axes.set_title(
-        f"Which segmentation is best? ({content['held_out_cases']} held-out cases)\n"
+        f"Which segmentation is best? ({judges} held-out "
+        f"{'case' if judges == 1 else 'cases'})\n"
         "right: mean Dice and change",
         loc="left",
         fontsize=10,
