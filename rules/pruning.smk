@@ -7,6 +7,7 @@ rule choose_removals:
         clusters="results/similarity/clusters.tsv",
         # Cell by cell: the model's whole row holds the held-out cases, too.
         base=list_scores("base", COHORT.train),
+        decisions=[],
     output:
         training_cases="results/pruning/{arm}/training_cases.txt",
         removed_cases="results/pruning/{arm}/removed_cases.txt",

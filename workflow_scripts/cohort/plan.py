@@ -20,13 +20,7 @@ def main() -> None:
         # input: a held-out case more would train everything again.
         results = Path(snakemake.output.plans).parents[3]
         cohort = load_cohort(snakemake.config["cohort"])
-        problems = gate.check_once(
-            cohort,
-            Fingerprints(),
-            results,
-            snakemake.threads,
-            snakemake.resources.mem_mb * 1e6,
-        )
+        problems = gate.check_once(cohort, Fingerprints(), results, snakemake.threads)
         gate.refuse_errors(problems, str(results / "checks.tsv"))
 
         planning.plan(

@@ -26,9 +26,9 @@ def write_cases(path: str, cases: Iterable[str]) -> None:
 
 def read_reviewed() -> list[str]:
     """The cases that the reviewer removes; none for arms that do not ask for them."""
-    if not (tables := snakemake.input.get("decisions")):
+    if not snakemake.input.decisions:
         return []
-    decided = decisions.read(tables[0], snakemake.params.train)
+    decided = decisions.read(snakemake.input.decisions[0], snakemake.params.train)
     decided.refuse_stale(snakemake.input.matrix)
     return decided.of("remove")
 
