@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 from skimage import io
 
-from casesim.cohort.loading import load_cohort
 from casesim.cohort.phantom import patient
 
-from .conftest import Checkout, succeeded
+from .conftest import Checkout
+from .datasets import describe, finish_study, five_phantoms
 from .independent import predict_by_command
 
 CONFIG: dict[str, Any] = {
-    "cohort": {"source": "nnunet", "pool": 4, "train_cases": 3, "held_out": 1},
     "nnunet": {"configuration": "2d", "batch_size": 4},
     "training": {
         "base": {"epochs": 2, "iterations_per_epoch": 15},
@@ -32,11 +31,7 @@ CONFIG: dict[str, Any] = {
 
 def write_dataset(root: Path) -> None:
     """The middle slice of five phantoms: three sequences as colours, a label map."""
-    phantom = {"shape": [16, 64, 56], "spacing": [3.0, 2.0, 2.0], "scanners": 2}
-    config = {"source": "phantom", "pool": 4, "train_cases": 3, "held_out": 1}
-    cohort = load_cohort(
-        {**config, "path": None, "seed": 0, "phantom": {**phantom, "defects": {}}}
-    )
+    cohort, phantom = five_phantoms((16, 64, 56), (3.0, 2.0, 2.0))
     (root / "imagesTr").mkdir(parents=True)
     (root / "labelsTr").mkdir()
     for case in cohort.cases:
@@ -49,24 +44,17 @@ def write_dataset(root: Path) -> None:
         io.imsave(image, colours.transpose(1, 2, 0), check_contrast=False)
         label = made.label[z].astype(np.uint8)
         io.imsave(root / f"labelsTr/{case.id}.png", label, check_contrast=False)
-    content = {
-        "channel_names": {"0": "red", "1": "green", "2": "blue"},
-        "labels": {"background": 0, "edema": 1, "core": 2, "rim": 3},
-        "numTraining": 5,
-        "file_ending": ".png",
-    }
-    (root / "dataset.json").write_text(json.dumps(content))
+    describe(
+        root,
+        channel_names={"0": "red", "1": "green", "2": "blue"},
+        labels={"background": 0, "edema": 1, "core": 2, "rim": 3},
+        file_ending=".png",
+    )
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    folder = tmp_path_factory.mktemp("pictures")
-    write_dataset(folder / "data")
-    cohort = {**CONFIG["cohort"], "path": str(folder / "data")}
-    checkout = Checkout(folder / "study", {**CONFIG, "cohort": cohort})
-    pictures = ["results/cohort.png", "results/pruning/overlays.png"]
-    succeeded(checkout.run("matrix", *pictures))
-    return checkout
+    return finish_study(tmp_path_factory.mktemp("pictures"), write_dataset, CONFIG)
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -13,15 +13,14 @@ import pandas as pd
 import pytest
 
 from casesim.cohort.importing import import_case
-from casesim.cohort.loading import load_cohort
 
-from .conftest import Checkout, succeeded
+from .conftest import Checkout
+from .datasets import describe, finish_study, five_phantoms
 from .independent import predict_by_command
 
 REGIONS = {"whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
 IGNORE = 4
 CONFIG: dict[str, Any] = {
-    "cohort": {"source": "nnunet", "pool": 4, "train_cases": 3, "held_out": 1},
     "regions": {"edema": [1], "tumor_core": [2, 3]},
     "similarity": {"region": "tumor_core"},
     "training": {
@@ -36,11 +35,7 @@ CONFIG: dict[str, Any] = {
 
 def write_dataset(root: Path) -> None:
     """Five phantoms in nnU-Net's raw format; the top of each is not labelled."""
-    phantom = {"shape": [16, 40, 40], "spacing": [3.0, 3.0, 3.0], "scanners": 2}
-    config = {"source": "phantom", "pool": 4, "train_cases": 3, "held_out": 1}
-    cohort = load_cohort(
-        {**config, "path": None, "seed": 0, "phantom": {**phantom, "defects": {}}}
-    )
+    cohort, phantom = five_phantoms((16, 40, 40), (3.0, 3.0, 3.0))
     for case in cohort.cases:
         images = [root / f"imagesTr/{case.id}_{i:04d}.nii.gz" for i in range(4)]
         label = root / f"labelsTr/{case.id}.nii.gz"
@@ -49,25 +44,18 @@ def write_dataset(root: Path) -> None:
         voxels = np.asarray(image.dataobj).astype(np.uint8)
         voxels[:, :, 9:] = IGNORE
         nib.save(nib.Nifti1Image(voxels, image.affine, image.header), label)
-    content = {
-        "channel_names": dict(enumerate(cohort.channel_names)),
-        "labels": {"background": 0, **REGIONS, "ignore": IGNORE},
-        "regions_class_order": [1, 2, 3],
-        "numTraining": 5,
-        "file_ending": ".nii.gz",
-    }
-    (root / "dataset.json").write_text(json.dumps(content))
+    describe(
+        root,
+        channel_names=dict(enumerate(cohort.channel_names)),
+        labels={"background": 0, **REGIONS, "ignore": IGNORE},
+        regions_class_order=[1, 2, 3],
+        file_ending=".nii.gz",
+    )
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    folder = tmp_path_factory.mktemp("regions")
-    write_dataset(folder / "data")
-    cohort = {**CONFIG["cohort"], "path": str(folder / "data")}
-    checkout = Checkout(folder / "study", {**CONFIG, "cohort": cohort})
-    pictures = ["results/cohort.png", "results/pruning/overlays.png"]
-    succeeded(checkout.run("matrix", *pictures))
-    return checkout
+    return finish_study(tmp_path_factory.mktemp("regions"), write_dataset, CONFIG)
 
 
 def voxels(path: Path) -> np.ndarray:
