@@ -88,9 +88,11 @@ rule explorer:
 rule explorer_in_report:
     """The explorer as one folder, which a report can take with it."""
     input:
-        contents=rules.explorer.input.contents,
-        study=rules.explorer.output.study,
+        # One by one: cases that left the cohort may still lie beside them.
         page=rules.explorer.output.page,
+        study=rules.explorer.output.study,
+        channels=expand(rules.explore_case.output.channels, case=COHORT.test),
+        maps=expand(rules.explore_case.output.maps, case=COHORT.test),
     output:
         report(
             directory("results/explorer_in_report"),

@@ -56,7 +56,9 @@ def test_the_paper_s_experiment(tmp_path: Path) -> None:
 
 
 def test_the_demo(tmp_path: Path) -> None:
-    counts = job_counts(succeeded(Checkout(tmp_path).run("-n", "--quiet", "rules")))
+    checkout = Checkout(tmp_path, {"explorer": {"in_report": True}})
+    counts = job_counts(succeeded(checkout.run("-n", "--quiet", "rules")))
+    assert counts["explorer_in_report"] == 1
     assert counts["predict"] == 12 * 12 + 18 + 3 * 18
     assert counts["finetune"] == 12
     assert counts["retrain"] == 3

@@ -14,8 +14,10 @@ def main() -> None:
 
         from casesim.explorer import site
 
-        site.copy_tree(
-            Path(snakemake.input.study).parent.parent, Path(snakemake.output[0])
+        site.copy_files(
+            Path(snakemake.input.study).parents[1],
+            snakemake.input,
+            Path(snakemake.output[0]),
         )
 
 

@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from unit.explorer.runs import Run
 
-from casesim.explorer import content, pack
+from casesim.explorer import content, pack, site
 
 
 def unpack(text: str, *shape: int) -> np.ndarray:
@@ -75,6 +76,23 @@ def test_all_columns_of_the_cases_are_shown_as_they_are(run: Run) -> None:
     assert [row[1] for row in shown["rows"]] == table["case"].tolist()
     at = shown["columns"].index("row_mean")
     np.testing.assert_allclose([row[at] for row in shown["rows"]], table["row_mean"])
+
+
+def test_a_report_takes_what_it_is_told_and_nothing_that_is_left_over(
+    run: Run, tmp_path: Path
+) -> None:
+    explorer, target = tmp_path / "explorer", tmp_path / "in_report"
+    shutil.copytree(run.results / "explorer", explorer)
+    files = [path for path in explorer.rglob("*.*") if path.suffix != ".json"]
+    (explorer / "data/left_the_cohort").mkdir()
+    (explorer / "data/left_the_cohort/channel_0.js").write_text("an image")
+    for _ in range(2):  # what an earlier report had is gone, too
+        site.copy_files(explorer, map(str, files), target)
+        found = {path.relative_to(target) for path in target.rglob("*.*")}
+        assert found == {path.relative_to(explorer) for path in files}
+        (target / "old.js").touch()
+    made, copied = explorer / "data/study.js", target / "data/study.js"
+    assert copied.read_bytes() == made.read_bytes()
 
 
 def test_a_case_may_be_called_na_or_007(tmp_path: Path) -> None:

@@ -26,15 +26,14 @@ def copy(paths: Iterable[str]) -> None:
             temporary.write_bytes((FOLDER / Path(path).name).read_bytes())
 
 
-def copy_tree(explorer: Path, target: Path) -> None:
-    """Copy a finished explorer, page and data, whole or not at all."""
+def copy_files(explorer: Path, files: Iterable[str], target: Path) -> None:
+    """Copy these files of an explorer, and nothing else, whole or not at all."""
     temporary = target.with_name(f".tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(explorer, temporary, copy_function=_copy)
+    for file in files:
+        copied = temporary / Path(file).relative_to(explorer)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copied)
+        sync(copied)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-
-
-def _copy(source: str, target: str) -> None:
-    shutil.copy2(source, target)
-    sync(Path(target))
