@@ -154,6 +154,26 @@ def test_the_profile_gives_each_gpu_rule_its_cpus(tmp_path: Path) -> None:
         assert "tasks=" not in resources.replace("cpus_per_task=", "")
 
 
+def test_the_profile_gives_its_cpus_to_who_looks_at_all_cases() -> None:
+    asked = {
+        name
+        for path in (ROOT / "rules").glob("*.smk")
+        for name, text in re.findall(
+            r"^rule (\w+):\n((?: .*\n|\n)+)", path.read_text(), re.MULTILINE
+        )
+        if "threads: 8\n" in text
+    }
+    assert {
+        "check_cohort",
+        "plan",
+        "channels",
+        "label_edits",
+        "fit_similarity",
+    } <= asked
+    for rule in asked:
+        assert PROFILE["set-resources"][rule]["cpus_per_task"] == 8, rule
+
+
 def test_every_key_of_the_profile_has_its_reason() -> None:
     lines = (ROOT / "profiles/slurm/config.yaml").read_text().splitlines()
     for number, line in enumerate(lines):
