@@ -1,11 +1,13 @@
-"""A private folder of each test's own."""
+"""What belongs to one test alone: its folder, its predictors."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from .hosts import short_folder
+from .predictors import Host
 
 
 @pytest.fixture
@@ -16,3 +18,11 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with short_folder() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
         yield folder
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A machine with predictors that compute nothing, in a private folder."""
+    with short_folder() as folder, closing(Host(folder)) as host:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield host

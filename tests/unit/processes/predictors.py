@@ -7,7 +7,7 @@ from pathlib import Path
 from casesim.processes import resident
 
 from . import hosts
-from .hosts import SECONDS
+from .hosts import SECONDS, wait_until
 
 SCRIPTS = Path(resident.__file__).parents[2]
 
@@ -118,3 +118,15 @@ class Host(hosts.Host):
 
     def servers(self) -> set[int]:
         return super().servers() | {int(note.split()[0]) for note in self.notes()}
+
+
+def hold_one_and_have_one_wait(
+    host: Host,
+) -> tuple["subprocess.Popen[str]", "subprocess.Popen[str]"]:
+    """A cell of `c1` on the only device until `go` is there, and one of `c2` behind."""
+    host.pretend_to_have_a_gpu()
+    first = host.start("hold", "c1")
+    wait_until(lambda: host.said("run c1"))
+    second = host.start("m", "c2")
+    wait_until(lambda: host.said("prefetch c2"))
+    return first, second
