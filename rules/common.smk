@@ -83,6 +83,11 @@ def share_devices():
     if not workflow.is_main_process or workflow.resource_settings.nodes is not None:
         return places.THREADS_WITH_GPU
     if not places.computes_here(limit):
+        if (slots or 1) > 1 and limit == 1:
+            logger.warning(
+                f"gpu_slots={slots} leaves a job a part of a GPU, and gpu=1 lets one run at "
+                f"a time. Say --resources gpu={slots} gpu_slots={slots}."
+            )
         # Else cores would let fewer jobs run than there are slots.
         each = cores // (limit or 1) if (slots or 1) > 1 else cores
         return max(1, min(places.THREADS_WITH_GPU, each))

@@ -213,6 +213,7 @@ def test_gpu_jobs_are_tagged(tmp_path: Path) -> None:
         ("0", ["gpu=1"], 8),
         # Four trainings on one GPU share the cores, too.
         ("0", ["gpu=4", "gpu_slots=4"], 4),
+        ("0", ["gpu=1", "gpu_slots=4"], 8),
     ],
 )
 def test_only_a_gpu_s_jobs_take_as_many_threads_as_there_are(
@@ -231,6 +232,8 @@ def test_only_a_gpu_s_jobs_take_as_many_threads_as_there_are(
     training = output.split("rule train_base:")[1].split("rule ")[0]
     assert (f"threads: {threads}" in training) is (threads > 1)
     assert ("No GPU is used: up to" in output) is (threads == 1)
+    in_vain = resources == ["gpu=1", "gpu_slots=4"]
+    assert ("Say --resources gpu=4 gpu_slots=4" in output) is in_vain
 
 
 @pytest.mark.parametrize(
