@@ -233,6 +233,7 @@ rule new_cases:
         label_maps=expand(
             "results/predictions/adaptive/{case}.nii.gz", case=ADAPTIVE.new
         ),
+        of_own_models=expand(f"{ALONE}/{{path}}", path=ADAPTIVE.finetuned_new.values()),
         images=expand(f"{RAW}/imagesTs/{{case}}_0000.nii.gz", case=ADAPTIVE.new),
         train_images=expand(f"{RAW}/imagesTr/{{case}}_0000.nii.gz", case=COHORT.train),
         train_labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.train),
@@ -262,6 +263,7 @@ rule new_cases:
         "../envs/analysis.yaml"
     params:
         new=ADAPTIVE.new,
+        finetuned=list(ADAPTIVE.finetuned_new),
         calibration=ADAPTIVE.calibration,
         patients=COHORT.scans_of_patients(COHORT.calibration),
         train=COHORT.train,

@@ -31,6 +31,7 @@ def main() -> None:
             params.top,
             label_maps,
             params.patients,
+            dict(zip(params.finetuned, files.of_own_models, strict=True)),
         )
         pictures = new_cases.Files(
             dict(zip(new, files.images, strict=True)),

@@ -30,6 +30,7 @@ def told(learnt: outlook.Outlook, shift: float = 0.0) -> pd.DataFrame:
         learnt,
         2,
         {"new000": "a.nii.gz", "new001": "b.nii.gz"},
+        own={"new001": "own.nii.gz"},
     )
 
 
@@ -53,6 +54,7 @@ def test_a_row_for_each_case() -> None:
     second = found.iloc[1]
     assert arrivals.names(second, "models") == ["finetuned/x"]
     assert arrivals.names(second, "leans_on") == ["x"]
+    assert [first["of_own_model"], second["of_own_model"]] == ["", "own.nii.gz"]
     assert second["confidence"] == pytest.approx(0.8)
 
 

@@ -86,8 +86,10 @@ def test_methods_of_a_case() -> None:
 
 def test_finetuning_for_a_new_case_is_a_target() -> None:
     new = plan().new[0]
-    targets = list(plan(adaptive={"finetune": [new]}).targets())
-    assert f"adaptive/label_maps/finetuned_for_case/{new}.nii.gz" in targets
+    asked = plan(adaptive={"finetune": [new, plan().held_out[0]]})
+    own = f"label_maps/finetuned_for_case/{new}.nii.gz"
+    assert asked.finetuned_new == {new: own}
+    assert f"adaptive/{own}" in list(asked.targets())
     assert list(plan().targets()) == [
         "cohort.tsv",
         "config.yaml",

@@ -141,6 +141,7 @@ def test_new_cases_are_told_about_without_any_label(job: Job) -> None:
             "features": of_case(job, "features", new),
             "calibration": of_case(job, "features", calibration),
             "label_maps": [job.path("ensembles/adaptive", f"{c}.nii.gz") for c in new],
+            "of_own_models": [],
             "images": of_case(job, "images", new, ".nii.gz"),
             "train_images": of_case(job, "images", TRAIN, ".nii.gz"),
             "train_labels": of_case(job, "labels", TRAIN, ".nii.gz"),
@@ -153,6 +154,7 @@ def test_new_cases_are_told_about_without_any_label(job: Job) -> None:
         {
             **{
                 "new": new,
+                "finetuned": [],
                 "calibration": calibration,
                 "train": TRAIN,
                 "top": 2,

@@ -96,7 +96,7 @@ NOTHING = (np.nan, np.nan, np.nan)
 
 
 def told(cases: int, predicted: float = 0.5) -> pd.DataFrame:
-    rest = ("t1", "base", 0.0, 0.9, "s")
+    rest = ("t1", "base", 0.0, 0.9, "s", "")
     rows = [
         (f"n{i}", predicted + i / 100, 0.4, 0.7, outlook.LOOK, *rest)
         for i in range(cases)
@@ -193,9 +193,32 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     nothing = write(tmp_path / "n.nii.gz", label_map * 0)
     of_cases = pd.DataFrame(
         [
-            ("sure", 0.8, 0.7, 0.9, outlook.AS_GOOD, "t1,t2", "base", 0.1, 0.9, "s"),
-            ("odd", 0.4, *NOTHING[:2], outlook.UNLIKE, "t2", "base", 1.0, 0.9, "<o>"),
-            ("new", *NOTHING, outlook.UNCALIBRATED, "", "base", 0, 0.5, "n"),
+            (
+                "sure",
+                0.8,
+                0.7,
+                0.9,
+                outlook.AS_GOOD,
+                "t1,t2",
+                "base",
+                0.1,
+                0.9,
+                "s",
+                "",
+            ),
+            (
+                "odd",
+                0.4,
+                *NOTHING[:2],
+                outlook.UNLIKE,
+                "t2",
+                "base",
+                1.0,
+                0.9,
+                "<o>",
+                "<i>",
+            ),
+            ("new", *NOTHING, outlook.UNCALIBRATED, "", "base", 0, 0.5, "n", ""),
         ],
         columns=list(arrivals.COLUMNS),
     )
@@ -227,6 +250,8 @@ def test_the_page_has_words_and_pictures_of_each_case(tmp_path: Path) -> None:
     assert "No Dice predicted." in page
     assert "A &amp; B. Nobody has labelled" in page
     assert "&lt;o&gt;" in page
+    assert page.count("fine-tuned for this case") == 1
+    assert "<code>&lt;i&gt;</code>" in page
     # The same page for the same input.
     assert new_cases.page(of_cases, files, LABELS, "FLAIR", "A & B.", 0.9) == page
     assert not mpl.pyplot.get_fignums()

@@ -12,6 +12,7 @@ from casesim.adaptive import labelling, outlook, selection
 COLUMNS = (
     *("case", "predicted_dice", "low", "high", "words"),
     *("leans_on", "models", "novelty", "confidence", "segmentation"),
+    "of_own_model",
 )
 
 
@@ -23,6 +24,7 @@ def table(
     top: int,
     segmentations: Mapping[str, str],
     patients: Mapping[str, str] | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """One row for each new case: `new.tsv`.
 
@@ -34,6 +36,7 @@ def table(
         top: train cases to name.
         segmentations: file by case.
         patients: of calibration cases, as in `matrix.own_cells`.
+        own: of cases with a model of their own, its segmentation.
 
     Returns:
         `COLUMNS`, by case id: predicted Dice of the segmentation with its interval,
@@ -42,7 +45,9 @@ def table(
         `leans_on`, the train cases whose models weigh most,
         and `models`, all that have a weight, separated by commas; `novelty`
         (`labelling.novelty`); `confidence`, the raw one of the members by weight,
-        which ranks but promises nothing; `segmentation`.
+        which ranks but promises nothing; `segmentation`; `of_own_model`, where there
+        is one, that of the model that was fine-tuned for the case, of which no Dice is
+        predicted.
     """
     known = labelling.profiles(calibration)
     asked = labelling.profiles(features)
@@ -66,6 +71,7 @@ def table(
                 "novelty": novelty,
                 "confidence": sum(w * confidence[m] for m, w in heard.items()),
                 "segmentation": segmentations[case],
+                "of_own_model": (own or {}).get(case, ""),
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -135,6 +135,13 @@ class Plan:
             return [*self.held_out, *self.new][:wished]
         return [case for case in self.roles if case in set(map(str, wished))]
 
+    @property
+    def finetuned_new(self) -> dict[str, str]:
+        """The new ones among these, with their segmentation by that model, below
+        `results/adaptive`."""
+        own = [case for case in self.finetuned if case in set(self.new)]
+        return {case: f"label_maps/{FOR_CASE}/{case}.nii.gz" for case in own}
+
     # Models
 
     @cached_property
@@ -205,6 +212,4 @@ class Plan:
         yield from (f"adaptive/{name}" for name in self.look_at)
         if self.new:
             yield "adaptive/labelling_order.tsv"
-            for case in self.finetuned:
-                if case in set(self.new):
-                    yield f"adaptive/label_maps/{FOR_CASE}/{case}.nii.gz"
+            yield from (f"adaptive/{path}" for path in self.finetuned_new.values())

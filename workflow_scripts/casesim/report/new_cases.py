@@ -136,14 +136,21 @@ def _section(
     leans_on = arrivals.names(row, "leans_on")
     figure = draw(case, leans_on, files, labels, channel, read)
     alt = f"{case} and the train cases its segmentation leans on"
-    alone = "" if leans_on else " It leans on no train case: the base alone counts."
+    notes = [f"Segmentation: <code>{html.escape(str(row['segmentation']))}</code>."]
+    if not leans_on:
+        notes.append("It leans on no train case: the base alone counts.")
+    if own := str(row["of_own_model"]):
+        notes.append(
+            "Another one, by a model fine-tuned for this case, of which nothing is "
+            f"predicted: <code>{html.escape(own)}</code>."
+        )
     return f"""<section id="case{number}"{' class="look"' if look else ""}>
 <h2>{html.escape(case)} <a href="#">all cases</a></h2>
 <p><span class="dice">{html.escape(dice_text(row))}</span>
 <span class="words">{html.escape(words[:1].upper() + words[1:])}.</span></p>
 <img alt="{html.escape(alt)}" decoding="async"
  src="data:image/webp;base64,{_picture(figure)}">
-<p>Segmentation: <code>{html.escape(str(row["segmentation"]))}</code>.{alone}</p>
+<p>{" ".join(notes)}</p>
 </section>
 """
 
