@@ -75,6 +75,12 @@ def test_the_cache_is_where_it_is_told(
     compiling.use_compiler_cache("results/compiled")
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         assert Path(os.environ[name]).parent == tmp_path / "results/compiled"
+    error = RuntimeError("backend='inductor' raised:\nPermission denied\nmore")
+    told, advice = compiling.failure(error)
+    assert told == "The network could not be compiled (Permission denied)"
+    assert f"delete {tmp_path / 'results/compiled'}, its cache" in advice
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    assert compiling.failure(error) == (told, "")
 
 
 @pytest.mark.parametrize(

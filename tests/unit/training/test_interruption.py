@@ -138,17 +138,27 @@ def test_a_killed_loading_process_ends_the_training(
     assert not (tmp_path / "fold_all" / "checkpoint_final.pth").exists()
 
 
-def test_a_worker_that_is_killed_as_it_hands_a_batch_over_is_named(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+        RuntimeError("Pin memory thread exited unexpectedly"),
+    ],
+)
+def test_a_worker_that_is_killed_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    """As it hands a batch over, say."""
+
     def loader(*_: Any, **__: Any) -> Iterator[int]:
         yield 1
-        raise ConnectionResetError(104, "Connection reset by peer")
+        raise error
 
     monkeypatch.setattr(batches, "DataLoader", loader)
     found: Iterator[Any] = batches.iterate(Dataset(), range(2), 1, torch.device("cpu"))
     assert next(found) == 1
-    with pytest.raises(UserError, match=r"was killed \(.*reset by peer"):
+    with pytest.raises(UserError, match=r"was killed \(.*(reset|exited)"):
         next(found)
 
 

@@ -209,16 +209,16 @@ class NnunetPredictor:
             # Before the first cell it is the compiler's, or comes again without.
             if not compiled or self._has_compiled or _is_of_another_kind(error):
                 raise
-            failure = self._compiling.reason(error)
-        failure = f"The network could not be compiled ({failure})"
+            failure, advice = self._compiling.failure(error)
         if self._compiled_network.is_asked_for():
             raise UserError(
                 f"{failure}. Set inference.compile to auto, which goes on without, or "
-                "to false."
+                f"to false.{advice}"
             )
         self._compiles = False
         self._compiled_network.forget()
-        return segment(False), f"{failure}: going on without, which is slower.\n"
+        said = f"{failure}: going on without, which is slower.{advice}\n"
+        return segment(False), said
 
     def _is_compiled(self, model: Any, case: Any, job: Job) -> bool:
         """Whether the network is compiled: the first cell decides for all."""

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+_INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
+
 
 def use_compiler_cache(folder: str | os.PathLike[str]) -> None:
     """Keep what `torch.compile` makes in `folder`, for this process and its children.
@@ -25,7 +27,7 @@ def use_compiler_cache(folder: str | os.PathLike[str]) -> None:
     temporary names and renamed.
     """
     path = Path(folder).absolute()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(path / "inductor")
+    os.environ[_INDUCTOR] = str(path / "inductor")
     os.environ["TRITON_CACHE_DIR"] = str(path / "triton")
 
 
@@ -47,6 +49,16 @@ def reason(error: BaseException) -> str:
     # Torch says first which back end it was.
     said = [line for line in lines if not line.endswith("raised:")]
     return said[0] if said else type(error).__name__
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """What to tell of a compiler's error, and what may help where there is one."""
+    told = f"The network could not be compiled ({reason(error)})"
+    cache = os.environ.get(_INDUCTOR)
+    if cache is None:
+        return told, ""
+    # Files that a power cut left short, say.
+    return told, f" If there is a C compiler, delete {Path(cache).parent}, its cache."
 
 
 def channels_last(network: nn.Module) -> torch.memory_format:

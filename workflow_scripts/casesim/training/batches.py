@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from casesim.errors import UserError
 
+# How PyTorch begins to say it; its thread that pins batches ends by the same reset
+# connection.
+_OF_A_KILLED_WORKER = ("DataLoader worker (pid", "Pin memory thread exited")
 # Streams of random numbers.
 WEIGHTS, TRAINING, VALIDATION = range(3)
 
@@ -70,10 +73,8 @@ def _ended_by_a_killed_worker(
         # No name for the iterator: an error that remembers this frame would keep it.
         yield from _started(loader)
     except (ConnectionError, RuntimeError) as error:
-        killed = isinstance(error, ConnectionError) or str(error).startswith(
-            "DataLoader worker (pid"
-        )
-        if not killed:
+        is_reset = isinstance(error, ConnectionError)
+        if not is_reset and not str(error).startswith(_OF_A_KILLED_WORKER):
             raise
         raise UserError(
             f"A process that prepared batches was killed ({error}). If nobody did "

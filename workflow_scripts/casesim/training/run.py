@@ -174,7 +174,7 @@ def train(
 
         run = begin(compiled)
         done = run.iteration
-        failure = ""
+        failure = advice = ""
         try:
             run.finish(latest, fingerprint, checkpoint_minutes)
         except (UserError, torch.OutOfMemoryError):
@@ -183,16 +183,15 @@ def train(
             # Before the first iteration it is the compiler's, or comes again without.
             if not compiled or run.iteration > done:
                 raise
-            failure = compiling.reason(error)
+            failure, advice = compiling.failure(error)
         # Not in the handler: an error of the second try has another cause.
         if failure:
-            failure = f"The network could not be compiled ({failure})"
             if compile_network != "auto":
                 raise UserError(
                     f"{failure}. Set training.compile to auto, which goes on without, "
-                    "or to false."
+                    f"or to false.{advice}"
                 )
-            print(f"{failure}: going on without, which is slower.", flush=True)
+            print(f"{failure}: going on without, which is slower.{advice}", flush=True)
             run = begin(False)
             run.finish(latest, fingerprint, checkpoint_minutes)
         began = time.monotonic()
