@@ -277,7 +277,7 @@ rule new_cases:
 
 
 rule adaptive_summary:
-    """What the classifier has found, in a dozen lines; printed at a run's end."""
+    """What the classifier has found, in a few lines; printed at a run's end."""
     input:
         fit=f"{ALONE}/fit.json",
         new=[f"{ALONE}/new.tsv"] if ADAPTIVE.new else [],

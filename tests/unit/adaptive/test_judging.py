@@ -156,9 +156,8 @@ def test_without_calibration_the_methods_are_still_compared(fits: dict) -> None:
     assert len(found["contrasts"]["adaptive"]) > 5
     text = judging.sentences({**found, "level": 0.9})[0]
     assert text.startswith("Too few calibration cases")
-    assert judging.headlines({**found, "level": 0.9}) == [
-        found["verdicts"]["continued_kept"]
-    ]
+    said = judging.headlines({**found, "level": 0.9})
+    assert said[0] == found["verdicts"]["continued_kept"]
     assert json.loads(json.dumps(table._finite(found)))["base"]["mae"] is None
 
 
@@ -200,6 +199,27 @@ def test_a_patient_counts_once(fits: dict) -> None:
     assert set(table["n"]) == {10}
     # Each case is still there.
     assert judging.dice_of_methods(given)["case"].nunique() == 20
+
+
+def test_what_comes_closest_is_told_beside_the_control_that_decides(fits: dict) -> None:
+    given = held_out(fits)
+    of_kept = given.method_scores["model"].str.startswith("continued_kept")
+    dice = given.method_scores["dice"]
+
+    def of(kept: float) -> judging.Cells:
+        moved = given.method_scores.assign(dice=dice.where(~of_kept, dice + kept))
+        return replace(given, method_scores=moved)
+
+    best = judging.judge(of(0.2)) | {"level": 0.9}
+    assert len(judging.headlines(best)) == 2
+    astray = judging.judge(of(-0.3)) | {"level": 0.9}
+    means = judging.methods(of(-0.3)).set_index("method")["mean"]
+    ours = ["oracle", "adaptive", "pick", "random_1", "random_2"]
+    strongest = means.drop(ours).idxmax()
+    for found in (astray, json.loads(json.dumps(table._finite(astray)))):
+        _, decisive, closest = judging.headlines(found)
+        assert decisive.startswith("Against continued_kept: adaptive helps")
+        assert closest.startswith(f"The best of the rest. Against {strongest}: ")
 
 
 def test_methods_in_every_region(fits: dict) -> None:

@@ -202,8 +202,9 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
 
 
 def headlines(content: Mapping[str, Any]) -> list[str]:
-    """The two that matter most: how good the predictions are, if there are any, and
-    the verdict against the control that decides.
+    """Those that matter most: how good the predictions are, if there are any, and the
+    verdicts against the control that decides and against what comes closest, if that is
+    something else: a control may have gone astray.
 
     Args:
         content: `validation.json`, as it is read.
@@ -211,7 +212,19 @@ def headlines(content: Mapping[str, Any]) -> list[str]:
     found = []
     if content["calibrated"]:
         found.append(_predictions(content, ADAPTIVE, "adaptive segmentation"))
-    return [*found, *list(content["verdicts"].values())[:1]]
+    decisive = list(content["verdicts"])[:1]
+    found += [content["verdicts"][reference] for reference in decisive]
+    contrasts = content["contrasts"].get(ADAPTIVE, {})
+    known = {
+        reference: contrast["mean"]
+        for reference, contrast in contrasts.items()
+        if reference != validation.ORACLE and not validation.is_random(reference)
+        # JSON has no NaN.
+        if contrast["mean"] is not None and not math.isnan(contrast["mean"])
+    }
+    if known and (closest := min(known, key=known.__getitem__)) not in decisive:
+        found.append(f"The best of the rest. {contrasts[closest]['sentence']}")
+    return found
 
 
 def _predictions(content: Mapping[str, Any], name: str, what: str) -> str:

@@ -1,4 +1,4 @@
-"""What the similarity classifier has found, in a dozen lines, for the end of a run."""
+"""What the similarity classifier has found, in a few lines, for the end of a run."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def summarise(
         look_at: files to open, the first one first.
 
     Returns:
-        Markdown of fewer than 15 lines.
+        Markdown of 15 lines at most.
     """
     lines = ["# The similarity classifier", ""]
     if told is None:
