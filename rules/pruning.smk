@@ -69,6 +69,7 @@ rule compare:
         base_seed=STUDY.base_seed,
         seed=config["training"]["seed"],
         train=COHORT.train,
+        patients=COHORT.scans_of_patients(COHORT.held_out),
         corrected=list(STUDY.corrections),
         decided=lambda w: FINGERPRINTS.of(STUDY.decided),
     script:

@@ -41,7 +41,9 @@ def main() -> None:
             read(snakemake.input.cohort),
             snakemake.params.corrected,
         )
-        content = summary(table, seed=snakemake.params.seed)
+        content = summary(
+            table, seed=snakemake.params.seed, patients=snakemake.params.patients
+        )
         print(content["verdict"])
         if snakemake.input.decisions:
             decided = decisions.read(

@@ -14,7 +14,7 @@ from unit.pruning.experiments import ARM, CASE, DESIGNS, RESIDUAL, TRAINING, sim
 from casesim.errors import UserError
 from casesim.pruning.arms import retrained_models
 from casesim.pruning.comparison import comparison
-from casesim.pruning.summary import summary, write_summary
+from casesim.pruning.summary import by_patient, summary, write_summary
 
 
 def test_summary_keeps_held_out_kept_and_removed_cases_apart() -> None:
@@ -29,6 +29,35 @@ def test_summary_keeps_held_out_kept_and_removed_cases_apart() -> None:
     assert groups["held_out"]["n_undefined"] == 1
     assert groups["kept"]["mean"] == pytest.approx((0.05 + 0.025) / 2)
     assert groups["removed"]["mean"] == pytest.approx(-0.1)
+
+
+def test_a_held_out_patient_counts_once() -> None:
+    table = compare()
+    held_out = table["case"].isin(["h1", "h2"])
+    again = table[held_out].assign(case=table["case"] + "_2")
+    # One scan is better by 0.1, and the other worse.
+    apart = [
+        scans.assign(delta=scans["delta"] + shift)
+        for scans, shift in ((table[held_out], 0.1), (again, -0.1))
+    ]
+    twice = pd.concat([table[~held_out], *apart], ignore_index=True)
+    patients = {f"{case}{end}": case for case in ("h1", "h2") for end in ("", "_2")}
+    told = by_patient(twice, patients)
+    assert sorted(told["case"].unique()) == ["h1", "h2", "p1", "p2", "p3"]
+    once, found = summary(table), summary(twice, patients=patients)
+    assert found["design"]["held_out_cases"] == 2
+    groups = [
+        content["arms"]["worst_cluster"]["regions"]["mean"] for content in (once, found)
+    ]
+    for name in ("held_out", "kept", "removed"):
+        same, own = (dict(group[name]) for group in groups)
+        assert own.pop("mean_by_seed", []) == pytest.approx(
+            same.pop("mean_by_seed", [])
+        )
+        assert own == pytest.approx(same, nan_ok=True)
+    assert summary(twice)["design"]["held_out_cases"] == 4
+    # Scans of a pool case stay as they are.
+    assert by_patient(table, {"p1": "p1", "p2": "p1"}) is table
 
 
 def test_a_held_out_case_marked_as_removed_is_refused_by_the_summary() -> None:

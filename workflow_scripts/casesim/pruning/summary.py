@@ -41,7 +41,10 @@ GROUPS = ("held_out", "kept", "removed")
 
 
 def summary(
-    table: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0
+    table: pd.DataFrame,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    patients: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything that the comparison says: `summary.json`.
 
@@ -49,6 +52,8 @@ def summary(
         table: from `comparison`.
         resamples: number of bootstrap samples.
         seed: of the resampling.
+        patients: of held-out cases that are not alone, as in `matrix.own_cells`: a
+            patient counts once, as one held-out case.
 
     Returns:
         `verdict` (the sentence on `worst_cluster`, None without that arm), `design`
@@ -65,7 +70,7 @@ def summary(
     Raises:
         UserError: a leak, or an arm, seed, case and region without its row.
     """
-    cubes = _changes(table)
+    cubes = _changes(by_patient(table, patients))
     arms: dict[str, Any] = {}
     for a, arm in enumerate(cubes.arms):
         removed = [cubes.cases[c] for c in np.flatnonzero(cubes.removed[a])]
@@ -100,6 +105,28 @@ def summary(
         "arms": arms,
         "contrasts": _contrasts(cubes, resamples, seed),
     }
+
+
+def by_patient(
+    table: pd.DataFrame, patients: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The comparison with the mean over each held-out patient's scans in their place:
+    two of them are no two independent cases. Undefined changes are left out of it.
+
+    Args:
+        table: from `comparison`.
+        patients: as for `summary`.
+    """
+    held_out = group(table) == "held_out"
+    several = held_out & table["case"].isin(set(patients or {}))
+    if not several.any():
+        return table
+    scans = table[several]
+    scans = scans.assign(case=scans["case"].map(dict(patients or {})))
+    numbers = ["dice_before", "dice_after", "delta"]
+    keys = [name for name in scans if name not in numbers]
+    once = scans.groupby(keys, sort=False, dropna=False)[numbers].mean().reset_index()
+    return pd.concat([table[~several], once[list(table)]], ignore_index=True)
 
 
 def forest(content: Mapping[str, Any]) -> pd.DataFrame:
