@@ -95,14 +95,15 @@ rule detection:
     params:
         truth=lambda w: FINGERPRINTS.of(STUDY.truth),
         # What trainings took is no result: read where it was noted.
-        benchmarks={
-            "rows": expand(
-                "results/benchmarks/finetune/{case}.tsv", case=COHORT.train
-            ),
-            "folds": expand(
-                "results/benchmarks/train_fold/{fold}.tsv",
-                fold=sorted(set(STUDY.folds.values())),
-            ),
+        trainings={
+            "rows": {
+                f"results/benchmarks/finetune/{case}.tsv": f"results/models/finetuned/{case}"
+                for case in COHORT.train
+            },
+            "folds": {
+                f"results/benchmarks/train_fold/{fold}.tsv": f"results/models/folds/{fold}"
+                for fold in sorted(set(STUDY.folds.values()))
+            },
         },
         cells={
             "rows": {

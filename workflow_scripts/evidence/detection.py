@@ -1,7 +1,6 @@
 """How well each score of the train cases finds the known defects, and at what cost."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,34 +10,11 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 
-def hours_of(
-    benchmarks: Sequence[str], cells: Mapping[str, int], folder: Path
-) -> float:
-    """Hours on a device: of trainings by Snakemake's notes, of cells by their own.
-
-    `folder` holds `results/`: another workflow may have all of it below a prefix.
-    `cells` is one cell of each model, and how many there are: they cost about the same.
-    NaN where a training was not noted (an older run, say).
-    """
-    import math
-
-    import pandas as pd
-
-    seconds = 0.0
-    for path in benchmarks:
-        if not (folder / path).exists():
-            return math.nan
-        seconds += float(pd.read_csv(folder / path, sep="\t")["s"].iloc[-1])
-    for path, number in cells.items():
-        record = json.loads((folder / path).read_text(encoding="utf-8"))
-        seconds += number * sum(record["seconds"].values())
-    return seconds / 3600
-
-
 def main() -> None:
     with logged(snakemake.log[0]):
         import pandas as pd
 
+        from casesim.evidence import hours
         from casesim.evidence.detection import detection, suspicion_scores
         from casesim.evidence.truth import read_truth
         from casesim.report import detection as figure
@@ -53,6 +29,7 @@ def main() -> None:
             for path in snakemake.input.label_quality
         ]
         params = snakemake.params
+        # Another workflow may have all results below a prefix.
         folder = Path(snakemake.output.table).parents[2]
         table = detection(
             read_truth(cohort, next(iter(snakemake.input.truth), None)),
@@ -61,7 +38,7 @@ def main() -> None:
                 {record["case"]: record["label_quality"] for record in quality},
             ),
             {
-                part: hours_of(params.benchmarks[part], params.cells[part], folder)
+                part: hours.spent(params.trainings[part], params.cells[part], folder)
                 for part in ("rows", "folds")
             },
         )

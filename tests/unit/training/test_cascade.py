@@ -49,7 +49,7 @@ def test_a_model_folder_in_a_model_folder(cascade_pair: Path) -> None:
     folder = cascade_pair.parent.parent
     files = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
     own = ["dataset.json", "fold_all/checkpoint_final.pth", "plans.json"]
-    own += ["progress.png"]
+    own += ["progress.json", "progress.png"]
     assert sorted(str(path) for path in files if ".kept" not in path.parts) == sorted(
         [*own, *(f"{FIRST}/{name}" for name in own)]
     )

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import re
 import threading
@@ -31,8 +32,12 @@ def test_a_model_folder_and_nothing_else(
         "dataset.json",
         "fold_all/checkpoint_final.pth",
         "plans.json",
+        "progress.json",
         "progress.png",
     ]
+    epochs = json.loads((folder / "progress.json").read_text())
+    assert len(epochs) == SCHEDULE["epochs"]
+    assert all(epoch["seconds"] > 0 for epoch in epochs)
     model = checkpoints.load_model(trained, "cpu")
     assert model.allowed_mirroring_axes == (0, 1)
     data, _, _ = preprocessing.load_preprocessed(tiny_cohort.stem(HELD_OUT[0]))

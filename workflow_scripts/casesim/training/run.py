@@ -17,7 +17,7 @@ import torch
 
 from casesim.errors import UserError
 from casesim.nnunet import checkpoints, compiling, planning
-from casesim.nnunet.files import PathLike, read_json
+from casesim.nnunet.files import PathLike, read_json, write_json
 from casesim.training.cases import Cases
 from casesim.training.exclusion import only_training_in
 from casesim.training.iterations import Iterations
@@ -79,7 +79,8 @@ def train(
     `compiler_cache`.
     `first_stage` segments the cases for the second stage of a cascade.
 
-    Writes what `save_model` does, and progress.png. While the training runs,
+    Writes what `save_model` does, and the epochs as progress.json (loss, learning rate,
+    seconds, pseudo-Dice) and as progress.png. While the training runs,
     fold_all/checkpoint_latest.pth is what an interrupted one goes on from when it is
     called again with the same cases, plans, schedule, seed and start weights; any
     other, or a damaged one, is ignored. A finished model of the same arguments is taken
@@ -204,6 +205,7 @@ def train(
             trainer.inference_allowed_mirroring_axes,
             storage,
         )
+        write_json(Path(out_folder, "progress.json"), run.history)
         plot_progress(run.history, Path(out_folder, "progress.png"))
         latest.unlink(missing_ok=True)
         keeper.keep(f"{fingerprint()} {storage}")
