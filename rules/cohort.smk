@@ -86,7 +86,7 @@ rule channels:
     input:
         images=[
             f"{RAW}/imagesTr/{name}.nii.gz"
-            for name in image_files(COHORT.pool, range(len(CHANNEL_FILES)))
+            for name in table.channel_files(COHORT.pool, range(len(CHANNEL_FILES)))
         ],
         labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=COHORT.pool),
     output:

@@ -24,7 +24,7 @@ from casesim.cohort.fingerprints import Fingerprints
 from casesim.errors import UserError
 from casesim.files import speak_plainly
 from casesim.processes import devices, places
-from casesim.study import Study, image_files
+from casesim.study import Study
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 

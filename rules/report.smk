@@ -1,5 +1,7 @@
 # What people look at, and the targets that gather it.
 
+from casesim.cohort import table
+
 
 rule configuration:
     """The configuration in effect, defaults included."""
@@ -21,7 +23,7 @@ rule cohort_gallery:
     input:
         images=expand(
             f"{RAW}/imagesTr/{{image}}.nii.gz",
-            image=image_files(STUDY.gallery, STUDY.gallery_channels),
+            image=table.channel_files(STUDY.gallery, STUDY.gallery_channels),
         ),
         labels=expand(f"{RAW}/labelsTr/{{case}}.nii.gz", case=STUDY.gallery),
     output:

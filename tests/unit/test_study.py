@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from casesim import settings
+from casesim.cohort.table import channel_files
 from casesim.errors import UserError
-from casesim.study import Study, image_files
+from casesim.study import Study
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.json"
@@ -185,12 +186,29 @@ def test_targets_and_pictures() -> None:
     clean = study(cohort={"phantom": {}}, evidence={"cleanlab_folds": 0})
     assert "evidence/detection.png" not in clean.targets()
     assert asked.gallery == POOL
-    assert image_files(["a", "b"], asked.gallery_channels) == [
+    assert channel_files(["a", "b"], asked.gallery_channels) == [
         *("a_0000", "a_0002"),
         *("b_0000", "b_0002"),
     ]
     assert study(similarity={"region": "WT"}).matrix == "matrix_WT"
     assert asked.regions[-3:] == ["WT", "TC", "ET"]
+
+
+def test_the_user_s_own_files_are_watched(tmp_path: Path) -> None:
+    truth, patients = tmp_path / "truth.csv", tmp_path / "patients.tsv"
+    decided = tmp_path / "decisions.tsv"
+    truth.write_text("case,kind\n")
+    lines = [f"{case}\t{case}\n" for case in [*POOL, *HELD_OUT]]
+    patients.write_text("".join(["case\tpatient\n", *lines]))
+    head = "case\tdecision\tnote\treviewer\ttime\tmatrix_digest\n"
+    decided.write_text(f"{head}{POOL[0]}\tfine\t\t\t\tx\n")
+    asked = study(
+        cohort={"patient": str(patients)},
+        evidence={"truth": str(truth)},
+        pruning={"decisions": str(decided)},
+    )
+    assert set(asked.own_files) == {str(truth), str(patients), str(decided)}
+    assert study(cohort={"patient": "^(.*)$"}).own_files == []
 
 
 def test_what_is_in_effect_is_said() -> None:

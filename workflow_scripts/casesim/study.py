@@ -6,7 +6,7 @@ here before anything runs. Standard library only: each job of a cluster asks aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -445,8 +445,3 @@ class Study:
             yield "explorer_in_report"
         if self.cohort.has_planted_defects or self.truth:
             yield "evidence/detection.png"
-
-
-def image_files(cases: Sequence[str], channels: Sequence[int]) -> list[str]:
-    """Names of channel files as nnU-Net has them, `<case>_<channel>`."""
-    return [f"{case}_{channel:04d}" for case in cases for channel in channels]

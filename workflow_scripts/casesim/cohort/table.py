@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from casesim.cohort.cases import Case, Cohort
@@ -11,7 +12,13 @@ from casesim.files import atomic_path
 def raw_images(raw_dir: str | os.PathLike[str], case: Case, channels: int) -> list[str]:
     """Where the channels of a case lie after the import, in nnU-Net's raw layout."""
     folder = Path(raw_dir, "imagesTr" if case.is_labelled else "imagesTs")
-    return [(folder / f"{case.id}_{i:04d}.nii.gz").as_posix() for i in range(channels)]
+    names = channel_files([case.id], range(channels))
+    return [(folder / f"{name}.nii.gz").as_posix() for name in names]
+
+
+def channel_files(cases: Sequence[str], channels: Sequence[int]) -> list[str]:
+    """Names of channel files as nnU-Net has them, `<case>_<channel>`."""
+    return [f"{case}_{channel:04d}" for case in cases for channel in channels]
 
 
 def raw_label(raw_dir: str | os.PathLike[str], case: Case) -> str | None:
