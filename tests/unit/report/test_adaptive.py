@@ -161,7 +161,7 @@ def test_the_slice_shown_is_that_of_the_lesion_not_of_what_is_ignored(
     np.testing.assert_array_equal(read(paths[0], nothing)[0], image[2])
 
 
-@pytest.mark.parametrize("leans_on", [[], ["t"], ["t", "t", "t"]])
+@pytest.mark.parametrize("leans_on", [[], ["t"], ["t"] * 3, ["t"] * 9])
 def test_names_and_labels_are_inside_the_picture(
     tmp_path: Path, leans_on: list[str]
 ) -> None:
@@ -181,6 +181,7 @@ def test_names_and_labels_are_inside_the_picture(
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.x1
     assert sum(axes.get_visible() for axes in figure.axes) == 1 + len(leans_on)
+    assert figure.get_figwidth() < 11
     mpl.pyplot.close(figure)
 
 

@@ -36,6 +36,8 @@ td.case, td.number { white-space: nowrap; }
 h2 a { font-size: .8em; font-weight: 400; margin-left: 1em; }
 """
 
+# More pictures beside each other would be too small on a page.
+_IN_A_ROW = 4
 # Characters above a picture.
 _LONGEST_LINE = 34
 
@@ -202,9 +204,11 @@ def draw(
     Each in the slice that `read`, from `reader`, finds.
     """
     # Room for two, so that the labels have some below one.
-    columns = max(2, 1 + len(leans_on))
-    figure = plt.figure(figsize=(2.6 * columns, 3.1), layout="constrained")
-    places = figure.subplots(1, columns)
+    columns = min(_IN_A_ROW, max(2, 1 + len(leans_on)))
+    rows = math.ceil((1 + len(leans_on)) / columns)
+    size = (2.6 * columns, 2.7 * rows + 0.4)
+    figure = plt.figure(figsize=size, layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in places[1 + len(leans_on) :]:
         axes.set_visible(False)
     colours = slices.label_colours(labels)
