@@ -11,34 +11,24 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        import pandas as pd
-
+        from casesim.inference import overlap
         from casesim.pruning import decisions
         from casesim.pruning.comparison import comparison, write_comparison
         from casesim.pruning.summary import summary, write_summary
         from casesim.report import comparison as figure
-
-        def read(path: str) -> pd.DataFrame:
-            # A case may be called NA: only an empty field is an undefined value.
-            return pd.read_csv(
-                path,
-                sep="\t",
-                dtype={"case": str, "region": str, "model": str},
-                keep_default_na=False,
-                na_values=[""],
-            )
+        from casesim.similarity.matrix import read_text
 
         removed = {
             Path(path).parent.name: Path(path).read_text(encoding="utf-8").split()
             for path in snakemake.input.removed
         }
         table = comparison(
-            [read(path) for path in snakemake.input.before],
-            [read(path) for path in snakemake.input.after],
+            [overlap.read_table(path) for path in snakemake.input.before],
+            [overlap.read_table(path) for path in snakemake.input.after],
             snakemake.params.models,
             snakemake.params.base_seed,
             removed,
-            read(snakemake.input.cohort),
+            read_text(snakemake.input.cohort),
             snakemake.params.corrected,
         )
         content = summary(

@@ -10,20 +10,12 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        import pandas as pd
-
         from casesim import images
-        from casesim.pruning.comparison import extremes
+        from casesim.pruning.comparison import extremes, read_comparison
         from casesim.report import overlays
 
         cases = list(snakemake.params.cases)
-        table = pd.read_csv(
-            snakemake.input.table,
-            sep="\t",
-            dtype={"case": str},
-            keep_default_na=False,
-            na_values=[""],
-        )
+        table = read_comparison(snakemake.input.table)
         shown = []
         for word, case, change in extremes(table, **snakemake.params.model):
             number = cases.index(case)

@@ -12,20 +12,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with logged(snakemake.log[0]):
-        import pandas as pd
-
         from casesim.report.summary import summarise
+        from casesim.similarity.review import read_cases
 
         comparison = snakemake.input.get("comparison")
         text = summarise(
             json.loads(Path(snakemake.input.clustering).read_text(encoding="utf-8")),
-            pd.read_csv(
-                snakemake.input.cases,
-                sep="\t",
-                dtype={"case": str},
-                keep_default_na=False,
-                na_values={"donor_effect": "", "recipient_effect": ""},
-            ),
+            read_cases(snakemake.input.cases),
             json.loads(Path(comparison).read_text(encoding="utf-8"))
             if comparison
             else None,

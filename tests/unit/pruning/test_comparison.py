@@ -10,7 +10,12 @@ import pytest
 from unit.pruning.comparisons import AFTER, BEFORE, COHORT, MODELS, NAN, compare
 
 from casesim.errors import UserError
-from casesim.pruning.comparison import extremes, write_comparison
+from casesim.inference import overlap
+from casesim.pruning.comparison import (
+    extremes,
+    read_comparison,
+    write_comparison,
+)
 
 SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"
 
@@ -112,6 +117,14 @@ def test_a_case_that_improved_is_not_called_worsened(
     assert [word for word, *_ in found] == words
 
 
+def test_a_table_that_was_written_is_read_as_it_was(tmp_path: Path) -> None:
+    table = compare().replace({"case": {"p1": "NA", "p2": "007"}})
+    table.loc[0, ["dice_after", "delta"]] = NAN
+    write_comparison(table, tmp_path / "comparison.tsv")
+    again = read_comparison(tmp_path / "comparison.tsv")
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+
+
 def test_tables_are_written_as_documented(tmp_path: Path) -> None:
     write_comparison(compare(), tmp_path / "comparison.tsv")
     header, first, *_ = (tmp_path / "comparison.tsv").read_text().splitlines()
@@ -134,8 +147,14 @@ def test_the_script_writes_table_summary_and_figure(tmp_path: Path) -> None:
     removed.write_text("NA\n")
     # A case id that pandas would read as an undefined value.
     rename = {"case": {"p1": "NA"}}
-    before = [write(f"before_{i}.tsv", t.replace(rename)) for i, t in enumerate(BEFORE)]
-    after = [write(f"after_{i}.tsv", t.replace(rename)) for i, t in enumerate(AFTER)]
+    counts = dict.fromkeys((*overlap.COUNTS, "n_undefined"), 0)
+    before, after = (
+        [
+            write(f"{name}_{i}.tsv", table.replace(rename).assign(**counts))
+            for i, table in enumerate(tables)
+        ]
+        for name, tables in (("before", BEFORE), ("after", AFTER))
+    )
     outputs = {
         name: str(tmp_path / f"comparison.{name}")
         for name in ("table", "summary", "png", "svg")
@@ -150,13 +169,18 @@ def test_the_script_writes_table_summary_and_figure(tmp_path: Path) -> None:
         ),
         output=SimpleNamespace(**outputs),
         params=SimpleNamespace(
-            models=MODELS, base_seed=0, seed=0, train=["NA"], corrected=[]
+            models=MODELS,
+            base_seed=0,
+            seed=0,
+            train=["NA"],
+            corrected=[],
+            patients={},
         ),
         log=[str(tmp_path / "compare.log")],
     )
     script = str(SCRIPTS / "pruning/compare.py")
     runpy.run_path(script, init_globals={"snakemake": job}, run_name="__main__")
-    table = pd.read_csv(outputs["table"], sep="\t", keep_default_na=False)
+    table = read_comparison(outputs["table"])
     assert set(table["case"][table["removed"]]) == {"NA"}
     summary = json.loads(Path(outputs["summary"]).read_text())
     assert summary["arms"]["worst_cluster"]["removed_cases"] == ["NA"]

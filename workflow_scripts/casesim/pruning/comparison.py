@@ -210,3 +210,16 @@ def write_comparison(table: pd.DataFrame, path: str | PathLike[str]) -> None:
     )
     with atomic_path(path) as temporary:
         text.to_csv(temporary, sep="\t", index=False)
+
+
+def read_comparison(path: str | PathLike[str]) -> pd.DataFrame:
+    """Read `comparison.tsv`; a case may be called NA, only an empty field is no
+    number."""
+    words = ("arm", "case", "role", "region")
+    return pd.read_csv(
+        path,
+        sep="\t",
+        dtype=dict.fromkeys(words, str),
+        keep_default_na=False,
+        na_values=[""],
+    )
