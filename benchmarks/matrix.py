@@ -71,7 +71,7 @@ def prepare(
     for name, stem in zip(train, stems, strict=False):
         model = f"finetuned/{name}"
         if size == "real":
-            shutil.copytree(setting.model("base"), setting.model(model))
+            copy_model(setting, "base", model)
         else:
             common.train(setting, model, [stem], FINETUNE_ITERATIONS, start_from=base)
     config = {
@@ -86,6 +86,13 @@ def prepare(
     }
     (setting.work / "matrix.yaml").write_text(yaml.safe_dump(config))
     return [f"finetuned/{name}" for name in train], names
+
+
+def copy_model(setting: common.Setting, name: str, other: str) -> None:
+    """Copy a model's folder, with dates after it: else it would be trained again."""
+    shutil.copytree(
+        setting.model(name), setting.model(other), copy_function=shutil.copy
+    )
 
 
 def _none(kind: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def test_the_middle_slices() -> None:
     assert predictor.middle(data, 3).ravel().tolist() == [2, 3, 4]
     assert predictor.middle(data, None) is data
     assert predictor.middle(data, 9) is data
+
+
+def test_a_copied_model_is_younger_than_what_it_is_made_of(tmp_path: Path) -> None:
+    place = setting.Setting(tmp_path, 1)
+    place.checkpoint("base").parent.mkdir(parents=True)
+    for path in (place.model("base") / "plans.json", place.checkpoint("base")):
+        path.touch()
+    os.utime(place.model("base") / "plans.json", (1, 1))
+    matrix.copy_model(place, "base", "finetuned/a")
+    copied = place.model("finetuned/a") / "plans.json"
+    newest = place.checkpoint("base").stat().st_mtime_ns
+    assert copied.stat().st_mtime_ns >= newest
+    assert place.checkpoint("finetuned/a").exists()
 
 
 def test_parts_of_the_time_sum_up() -> None:
