@@ -201,6 +201,7 @@ rule import_correction:
         content=lambda w: FINGERPRINTS.of([STUDY.corrections[w.case]]),
         channel_names=COHORT.channel_names,
         labels=COHORT.labels,
+        ignore=COHORT.targets.ignore,
     script:
         "../workflow_scripts/cohort/import_correction.py"
 

@@ -76,6 +76,7 @@ rule explorer:
             "channels": COHORT.channel_names,
             "shown": STUDY.explored_channels,
             "labels": STUDY.foreground,
+            "ignore": COHORT.targets.ignore,
             "regions": config["regions"],
             "region": config["similarity"]["region"],
             "models": STUDY.judged_models,

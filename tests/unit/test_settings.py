@@ -190,6 +190,11 @@ def test_what_regions_and_ignored_labels_do_not_allow() -> None:
     check_targets(config, has_regions=False, ignores=True)
     with pytest.raises(UserError, match=r"adaptive\.enabled"):
         check_targets(config, has_regions=True, ignores=False)
+    config["adaptive"] = {"enabled": False}
+    config["cohort"]["spoil"]["missed_lesion"] = [0.3]
+    check_targets(config, has_regions=True, ignores=False)
+    with pytest.raises(UserError, match=r"cohort\.spoil\.missed_lesion"):
+        check_targets(config, has_regions=True, ignores=True)
 
 
 def test_every_key_of_the_schema_has_a_description() -> None:

@@ -303,8 +303,15 @@ def check_targets(config: Mapping[str, Any], has_regions: bool, ignores: bool) -
 
     Raises:
         UserError: an analysis of probabilities, which those of regions are not, or
-            which needs a label for every voxel.
+            which needs a label for every voxel, as planting errors does.
     """
+    spoilt = [kind for kind, asked in config["cohort"]["spoil"].items() if asked]
+    if ignores and spoilt:
+        raise UserError(
+            f"cohort.spoil.{spoilt[0]}: what nobody labelled would be spoilt like a "
+            "label, so defects cannot be planted into a data set with an ignored "
+            "label; give 0."
+        )
     what = "with an ignored label" if ignores else "trained on regions"
     if config["evidence"]["cleanlab_folds"] and (has_regions or ignores):
         raise UserError(

@@ -18,6 +18,7 @@ def main() -> None:
             snakemake.params.channel_names,
             snakemake.params.labels,
             snakemake.output.label,
+            snakemake.params.ignore,
         )
 
 

@@ -30,9 +30,11 @@ def make_case(folder: Path) -> tuple[list[str], np.ndarray]:
     return images, label
 
 
-def take_over(images: list[str], corrected: str, output: Path) -> None:
+def take_over(
+    images: list[str], corrected: str, output: Path, ignore: int | None = None
+) -> None:
     corrections.import_correction(
-        "case", images, corrected, ["FLAIR", "T1gd"], LABELS, str(output)
+        "case", images, corrected, ["FLAIR", "T1gd"], LABELS, str(output), ignore
     )
 
 
@@ -65,6 +67,17 @@ def test_a_correction_is_taken_over_unaltered(tmp_path: Path) -> None:
     images, label = make_case(tmp_path)
     path = write(label, tmp_path / "corrected.nii.gz")
     take_over(images, path, tmp_path / "out.nii.gz")
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out.nii.gz")))
+    np.testing.assert_array_equal(found, label)
+
+
+def test_what_nobody_labelled_stays_ignored(tmp_path: Path) -> None:
+    images, label = make_case(tmp_path)
+    label[4:] = 3
+    path = write(label, tmp_path / "corrected.nii.gz")
+    with pytest.raises(UserError, match="outside the declared ones"):
+        take_over(images, path, tmp_path / "out.nii.gz")
+    take_over(images, path, tmp_path / "out.nii.gz", ignore=3)
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out.nii.gz")))
     np.testing.assert_array_equal(found, label)
 

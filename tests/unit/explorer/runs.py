@@ -23,6 +23,7 @@ from casesim.similarity.matrix import from_scores
 
 LABELS = {"edema": 1, "core": 2}
 REGIONS = {"whole": [1, 2]}
+IGNORE = 7
 CHANNELS = ["FLAIR", "T1gd"]
 RAW = "nnunet/raw/Dataset001_Cohort"
 MODELS = {
@@ -239,6 +240,7 @@ class Run:
             "channels": CHANNELS,
             "shown": [0, 1],
             "labels": LABELS,
+            "ignore": IGNORE,
             "regions": REGIONS,
             "region": "mean",
             "models": models,

@@ -11,8 +11,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from unit.explorer import page
-from unit.explorer.runs import Run
+from unit.explorer.runs import IGNORE, Run
 
 from casesim.explorer import pack, site
 
@@ -234,6 +235,27 @@ def test_the_slice_with_the_largest_difference_comes_first(
     run.build()
     page.open_page(browser, run, "b,a")
     assert page.text(browser, "#slice-number") == "3 of 5"
+
+
+def test_a_slice_that_nobody_labelled_is_not_chosen(
+    browser: Any, tmp_path: Path
+) -> None:
+    run = Run(tmp_path)
+    case = run.train[0]
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(run.label(case))))
+    label[5] = IGNORE  # there a model draws nothing, which is no difference
+    run._write(label, run.label(case))
+    run.write_tables()
+    run.build()
+    page.open_page(browser, run, f",{case}")
+    chosen = int(page.text(browser, "#slice-number").split()[0])
+    assert chosen in (1, 2, 3)
+    counts = browser.execute_script(
+        f"""return Explorer.map("{case}", "reference").then((map) =>
+        [...Explorer.slices.differences(map, Explorer.slices.EMPTY(map.shape), 0,
+          Uint16Array.from({{ length: 65536 }}, (_, label) => label), map)])"""
+    )
+    assert counts == [int((s % IGNORE > 0).sum()) for s in label]
 
 
 def test_window_and_level(browser: Any, run: Run) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from casesim.cohort.cases import Case, Cohort
+from casesim.cohort.targets import Targets
 from casesim.errors import UserError
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -63,6 +64,7 @@ def import_correction(
     channel_names: Sequence[str],
     labels: Mapping[str, int],
     output: str,
+    ignore: int | None = None,
 ) -> None:
     """Check a corrected label map as any cohort's, and take it over unaltered.
 
@@ -73,6 +75,7 @@ def import_correction(
         channel_names: names of the channels.
         labels: name to number, background included.
         output: where it goes.
+        ignore: number of the voxels that nobody labelled; None where there are none.
 
     Raises:
         UserError: all that is wrong with it.
@@ -81,9 +84,16 @@ def import_correction(
     from casesim.cohort.checks.one_case import check_case
     from casesim.cohort.importing import write_label
 
-    numbers = {number: number for number in labels.values()}
+    allowed = (*labels.values(), ignore)
+    numbers = {number: number for number in allowed if number is not None}
     as_case = Case(case, tuple(images), corrected, "pool", True, "nnunet")
-    cohort = Cohort((as_case,), list(channel_names), dict(labels), numbers)
+    cohort = Cohort(
+        (as_case,),
+        list(channel_names),
+        dict(labels),
+        numbers,
+        targets=Targets(ignore=ignore),
+    )
     problems, _ = check_case(as_case, cohort)
     if any(problem.severity == "error" for problem in problems):
         raise UserError(

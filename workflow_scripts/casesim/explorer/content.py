@@ -150,6 +150,7 @@ def study(
             `matrices` (region to path), and `scores` (a list, as `options["models"]`).
         options: `results` (folder), `raw` (nnU-Net's folder of the cases), `channels`
             (names), `shown` (numbers of those in the page), `labels` (name to number),
+            `ignore` (number of what nobody labelled, or None),
             `regions` (name to numbers), `region` (that was clustered), `models` (those
             that segmented all test cases, each with its `arm`, `seed` and the model
             that it is compared with, `before`; no arm for full models), `max_mb`.
@@ -178,6 +179,7 @@ def study(
         "results": str(results),
         "raw": str(Path(options["raw"]).resolve()),
         "labels": dict(options["labels"]),
+        "ignore": options["ignore"],
         "unions": {name: list(members) for name, members in options["regions"].items()},
         "channels": [options["channels"][number] for number in options["shown"]],
         "channel_numbers": list(options["shown"]),

@@ -86,8 +86,9 @@ Explorer.slices = (() => {
     return dense;
   }
 
-  // For each slice, how many voxels have another label in one map than in the other.
-  function differences(a, b, axis, group) {
+  // For each slice, how many voxels have another label in one map than in the other, where
+  // the reference is not ignored.
+  function differences(a, b, axis, group, reference = b) {
     const counts = new Uint32Array(a.shape[axis]);
     const boxes = [a.box, b.box].filter((box) => box[1] > box[0]);
     if (!boxes.length) return counts;
@@ -95,11 +96,15 @@ Explorer.slices = (() => {
       (i % 2 ? Math.max : Math.min)(...boxes.map((other) => other[i])),
     );
     const [first, second] = [inside(a, block, group), inside(b, block, group)];
+    const { ignore } = Explorer.study;
+    const marked = new Uint16Array(65536);
+    if (ignore !== null) marked[ignore] = 1;
+    const ignored = inside(reference, block, marked);
     let at = 0;
     for (let z = block[0]; z < block[1]; z++) {
       for (let y = block[2]; y < block[3]; y++) {
         for (let x = block[4]; x < block[5]; x++, at++) {
-          if (first[at] !== second[at]) counts[axis === 0 ? z : axis === 1 ? y : x]++;
+          if (first[at] !== second[at] && !ignored[at]) counts[axis === 0 ? z : axis === 1 ? y : x]++;
         }
       }
     }
@@ -113,7 +118,7 @@ Explorer.slices = (() => {
   function first(counts, reference, axis, group) {
     for (const numbers of [
       counts,
-      differences(reference, EMPTY(reference.shape), axis, group),
+      differences(reference, EMPTY(reference.shape), axis, group, reference),
     ]) {
       const most = numbers.reduce((a, b) => Math.max(a, b), 0);
       if (most > 0) return numbers.indexOf(most);
