@@ -209,6 +209,10 @@ def test_the_user_s_own_files_are_watched(tmp_path: Path) -> None:
     )
     assert set(asked.own_files) == {str(truth), str(patients), str(decided)}
     assert study(cohort={"patient": "^(.*)$"}).own_files == []
+    # What is wrong in it is told before hours are spent.
+    truth.write_text(f"case,kind\n{POOL[0]},mystery\n")
+    with pytest.raises(UserError, match="'mystery' is no known kind"):
+        study(evidence={"truth": str(truth)})
 
 
 def test_what_is_in_effect_is_said() -> None:

@@ -18,7 +18,7 @@ from casesim.cohort.cases import Cohort
 from casesim.cohort.loading import load_cohort
 from casesim.cohort.selection import choose_refits
 from casesim.cohort.targets import IGNORE
-from casesim.evidence import label_quality
+from casesim.evidence import label_quality, truth
 from casesim.nnunet import stages
 from casesim.nnunet.own_network import OwnNetwork
 from casesim.pruning import arms, decisions
@@ -63,6 +63,8 @@ class Study:
         # Asked for now, so that what is wrong is told before anything is planned.
         _ = study.refitted, study.explored_channels
         _ = study.corrections, study.decisions
+        for table in study.truth:
+            truth.read_table(table, cohort.ids)
         return study
 
     def describe(self, files: Iterable[Any]) -> str:

@@ -50,10 +50,11 @@ def test_a_table_takes_the_place_of_what_was_planted(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case\tkind\na\tmystery\n", r"Unknown defects in .*truth\.tsv: mystery"),
+        ("case\tkind\na\tmystery:2\n", r"truth\.tsv cannot.*\n.*'mystery' is no known"),
         ("case\tsort\na\tsound\n", "no column 'kind'"),
-        ("case\tkind\nz\tsound\n", "names z, which is no case"),
-        ("case\tkind\na\tsound\na\tsound\n", "lists a twice"),
+        ("case\tkind\nz\tsound\n", "z is no case of the cohort"),
+        ("case\tkind\na\tsound\na\tsound\n", "a is listed 2 times"),
+        ("case\tkind\nz\tsound\na\tnone\n", r"z is no case.*\n.*'none' is no known"),
     ],
 )
 def test_a_table_that_says_nothing_clear_is_refused(
