@@ -7,6 +7,7 @@ import pytest
 from unit.conftest import TinyCohort
 from unit.training.trainings import SCHEDULE, train
 
+from casesim.nnunet.files import read_json, write_json
 from casesim.training.keeping import Keeper
 
 
@@ -34,7 +35,7 @@ def test_the_same_training_is_not_done_twice(
     assert epochs(output) == 0
     assert first.read_bytes() == content
     assert {path.name for path in tmp_path.glob("*.json")} == {
-        *("plans.json", "dataset.json")
+        *("plans.json", "dataset.json", "progress.json")
     }
     # Whatever the weights depend on makes it another training.
     shorter = {**SCHEDULE, "epochs": 1}
@@ -50,6 +51,22 @@ def test_the_same_training_is_not_done_twice(
     train(tiny_cohort, tmp_path)
     assert epochs(capsys.readouterr().out) == SCHEDULE["epochs"]
     assert first.read_bytes() == content
+
+
+def test_a_kept_model_has_the_dataset_json_of_today(
+    tiny_cohort: TinyCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What number a region gets in a label map changes no weight."""
+    first = train(tiny_cohort, tmp_path / "model")
+    content = first.read_bytes()
+    delete_outputs(first)
+    changed = read_json(tiny_cohort.dataset) | {"regions_class_order": [2, 1]}
+    write_json(tmp_path / "dataset.json", changed)
+    capsys.readouterr()
+    assert train(tiny_cohort, tmp_path / "model", dataset=tmp_path / "dataset.json")
+    assert epochs(capsys.readouterr().out) == 0
+    assert first.read_bytes() == content
+    assert read_json(tmp_path / "model/dataset.json") == changed
 
 
 def test_what_is_kept_must_be_whole(tmp_path: Path) -> None:

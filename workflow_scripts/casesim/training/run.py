@@ -137,6 +137,8 @@ def train(
                 "from an earlier run. To train it anew, delete its folder.",
                 flush=True,
             )
+            # What changes no weight may be another: which number a region gets.
+            write_json(Path(out_folder, "dataset.json"), dataset_json)
             return final
         if first_stage is not None:
             data.add_previous(first_stage.predict(data.shapes, device))
