@@ -96,6 +96,27 @@ def test_a_failure_after_a_cell_is_not_the_compilers(
         no_compiler._segment(_segment, True)
 
 
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_memory_that_runs_out_is_made_room_for_once(failures: int) -> None:
+    keeper = Keeper("cpu")
+    kept: list[str] = ["model"]
+    tries = []
+
+    def run() -> str:
+        tries.append(list(kept))
+        if len(tries) <= failures:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "done"
+
+    keeper.release = kept.clear  # type: ignore[method-assign]
+    if failures == 2:
+        with pytest.raises(UserError, match=r"too small for this case.*nvidia-smi"):
+            keeper.try_twice(run)
+    else:
+        assert keeper.try_twice(run) == "done"
+    assert tries == [["model"], [], []][: min(failures + 1, 2)]
+
+
 @pytest.mark.parametrize(("device", "threads"), [("cpu", 1), ("cuda", 2)])
 def test_what_a_cell_of_more_threads_computes_with(device: str, threads: int) -> None:
     """Where a cluster's GPU turns out to be unusable, the result is a workstation's."""

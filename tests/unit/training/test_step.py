@@ -1,6 +1,7 @@
 """Our iteration against nnU-Net's, on the CPU: what a GPU adds is the recording."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -223,6 +224,26 @@ def test_what_is_recorded_looks_at_no_value(
         ours(batch)
     assert (asked.number > 0) == asks
     assert trainer._loss_asks_the_host() == asks
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("labels", [{}, {"ignore": 4}])
+def test_iterations_on_a_gpu_beyond_the_recording(
+    tiny_cohort: TinyCohort, labels: dict[str, int]
+) -> None:
+    dataset_json = read_json(tiny_cohort.dataset)
+    dataset_json["labels"] |= labels
+    made = read_json(tiny_cohort.plans)
+    trainer = CaseTrainer(made, "2d", "all", dataset_json, torch.device("cuda"))
+    trainer.initialize(SCHEDULE, 0, None)
+    trainer.begin_epoch(0)
+    scales = trainer._get_deep_supervision_scales()
+    batches = make_batches(trainer.configuration_manager.configuration, scales, 8)
+    losses = [float(trainer.train_step(batch)["loss"]) for batch in batches]
+    assert all(map(math.isfinite, losses))
+    assert len(set(losses)) == len(losses)
+    assert trainer._step is not None
+    assert (trainer._step._graph is None) == bool(labels)
 
 
 @pytest.mark.parametrize(

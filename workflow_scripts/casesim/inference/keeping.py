@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from casesim.errors import UserError
 from casesim.inference.loading import Cache
 from casesim.nnunet import stages
 from casesim.processes import places
@@ -131,13 +132,23 @@ class Keeper:
             self._blosc2.set_nthreads(number)
 
     def try_twice(self, run: Callable[[], str]) -> str:
-        """Run; when the device's memory runs out, once more with nothing kept there."""
+        """Run; when the device's memory runs out, once more with nothing kept there.
+
+        Raises `UserError` when that is not enough.
+        """
         try:
             return run()
         except self._torch.OutOfMemoryError:
             print("Out of memory: trying again with nothing kept.", flush=True)
         self.release()
-        return run()
+        try:
+            return run()
+        except self._torch.OutOfMemoryError as error:
+            raise UserError(
+                f"The GPU's memory is too small for this case: {error}. If other "
+                "programs hold much of it (nvidia-smi lists them), end them and run "
+                "again; if a GPU has several slots, give it fewer (gpu_slots)."
+            ) from error
 
     def release(self) -> None:
         """Drop all models and cases, and give memory back to the device."""
