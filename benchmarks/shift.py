@@ -1,14 +1,14 @@
 """What a predicted Dice is worth on cases unlike those that it was learnt from.
 
-    python -m benchmarks.shift --run FOLDER [--kinds odd_scanner small_lesion ...]
-        [--cases 12] [--output FILE]
+    python -m benchmarks.shift --run FOLDER [FOLDER ...] [--cases 12] [--output FILE]
+        [--kinds odd_scanner small_lesion ...]
 
-FOLDER is a finished run of the workflow's similarity classifier on a synthetic cohort.
-Its held-out cases are made once more with a defect of the image or another kind of
-lesion, or as another scanner sees the same head and lesion, and treated as new cases:
-segmented by all models without their label, their Dice predicted, the ensemble made.
-Then the label tells what the predictions were worth, beside those for the same cases as
-they were.
+FOLDER is a finished run of the workflow's similarity classifier on a synthetic cohort;
+cases of several runs (other trainings, say) are counted together. Its held-out cases
+are made once more with a defect of the image or another kind of lesion, or as another
+scanner sees the same head and lesion, and treated as new cases: segmented by all models
+without their label, their Dice predicted, the ensemble made. Then the label tells what
+the predictions were worth, beside those for the same cases as they were.
 """
 
 import argparse
@@ -246,7 +246,7 @@ def report(table: "pd.DataFrame") -> str:
 
         lines.append(
             [
-                kind,
+                str(kind).replace("_", " "),
                 f"{known['dice'].mean():.3f}",
                 f"{known['confidence'].mean():.3f}",
                 f"{known['predicted'].mean():.3f}",
@@ -271,8 +271,15 @@ def report(table: "pd.DataFrame") -> str:
     return common.table(header, lines)
 
 
-def study(run: Run, kinds: Sequence[str], number: int) -> "pd.DataFrame":
-    """Each case, as it was and of each kind."""
+def study(runs: Sequence[Run], kinds: Sequence[str], number: int) -> "pd.DataFrame":
+    """Each case of each run, as it was and of each kind."""
+    import pandas as pd
+
+    return pd.concat([study_run(run, kinds, number) for run in runs])
+
+
+def study_run(run: Run, kinds: Sequence[str], number: int) -> "pd.DataFrame":
+    """Each case of one run."""
     import pandas as pd
 
     cases = run.plan.held_out[:number]
@@ -286,13 +293,13 @@ def study(run: Run, kinds: Sequence[str], number: int) -> "pd.DataFrame":
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--run", type=Path, nargs="+", required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--cases", type=int, default=12, help="held-out cases of each")
     parser.add_argument("--output", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
-    run = Run(arguments.run.absolute())
-    table = study(run, arguments.kinds, arguments.cases)
+    runs = [Run(folder.absolute()) for folder in arguments.run]
+    table = study(runs, arguments.kinds, arguments.cases)
     common.publish(
         "Predicted Dice of cases unlike the calibration cases",
         report(table),

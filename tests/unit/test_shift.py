@@ -32,6 +32,6 @@ def test_the_report_counts_what_the_intervals_hold() -> None:
         "| 0 of 2 |"
     )
     assert odd == (
-        "| odd_scanner | 0.375 | 0.900 | 0.800 | 0 of 2 | 0.475 | 0.850 | 1 of 2 "
+        "| odd scanner | 0.375 | 0.900 | 0.800 | 0 of 2 | 0.475 | 0.850 | 1 of 2 "
         "| 2 of 2 |"
     )
