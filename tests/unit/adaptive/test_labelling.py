@@ -42,13 +42,16 @@ def test_profiles_have_a_row_for_each_case() -> None:
 def test_the_worst_and_strangest_case_is_labelled_first() -> None:
     cases = pd.DataFrame(
         {
-            "case": ["good", "odd", "bad", "unknown", "alike"],
-            "predicted_dice": [0.9, 0.8, 0.7, math.nan, 0.9],
-            "confidence": [0.5, 0.5, 0.5, 0.95, 0.5],
-            "novelty": [0.0, 1.0, 0.0, 0.0, 0.0],
+            "case": ["good", "odd", "bad", "unknown", "alike", "rare"],
+            "predicted_dice": [0.9, 0.97, 0.7, math.nan, 0.9, 0.8],
+            "confidence": [0.5, 0.5, 0.5, 0.95, 0.5, 0.5],
+            "novelty": [0.0, 1.0, 0.0, 0.0, 0.0, 0.95],
         }
     )
     found = labelling.labelling_order(cases)
-    assert list(found["case"]) == ["odd", "bad", "alike", "good", "unknown"]
-    assert list(found["order"]) == [1, 2, 3, 4, 5]
-    assert found["expected_gain"].to_list() == pytest.approx([0.4, 0.3, 0.1, 0.1, 0.05])
+    # What is promised of a case unlike all others is worth nothing.
+    assert list(found["case"]) == ["odd", "rare", "bad", "alike", "good", "unknown"]
+    assert list(found["order"]) == [1, 2, 3, 4, 5, 6]
+    assert found["expected_gain"].to_list() == pytest.approx(
+        [2.0, 0.39, 0.3, 0.1, 0.1, 0.05]
+    )

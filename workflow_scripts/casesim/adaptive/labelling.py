@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from casesim.adaptive.outlook import ODD
 from casesim.adaptive.table import BASE, FEATURES
 from casesim.inference.overlap import MEAN
 from casesim.similarity.matrix import own_cells
@@ -61,9 +62,10 @@ def labelling_order(cases: pd.DataFrame) -> pd.DataFrame:
     """In which order to label new cases: by what a label is expected to bring.
 
     gain = (1 - predicted Dice) * (1 + novelty): what the models lack on the case, up to
-    doubled for a case unlike those whose labels are known. A ranking, not a forecast of
-    how much a model would improve. Where nothing is predicted, the raw confidence
-    takes the place of the predicted Dice.
+    doubled for a case unlike those whose labels are known. Beyond `outlook.ODD` a
+    prediction is worth nothing, and counts as 0. A ranking, not a forecast of how much
+    a model would improve. Where nothing is predicted, the raw confidence takes the
+    place of the predicted Dice.
 
     Args:
         cases: `case, predicted_dice, confidence, novelty`.
@@ -74,7 +76,8 @@ def labelling_order(cases: pd.DataFrame) -> pd.DataFrame:
     """
     quality = cases["predicted_dice"].astype(float)
     quality = quality.fillna(cases["confidence"].astype(float))
-    gain = (1 - quality) * (1 + cases["novelty"].astype(float).fillna(0))
+    novelty = cases["novelty"].astype(float).fillna(0)
+    gain = (1 - quality.mask(novelty > ODD, 0.0)) * (1 + novelty)
     table = cases.assign(expected_gain=gain).sort_values(
         ["expected_gain", "case"], ascending=[False, True], na_position="last"
     )
