@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from casesim import settings
 from casesim.cohort.table import channel_files
 from casesim.errors import UserError
+from casesim.inference.serving import parse_job
 from casesim.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +194,18 @@ def test_targets_and_pictures() -> None:
     ]
     assert study(similarity={"region": "WT"}).matrix == "matrix_WT"
     assert asked.regions[-3:] == ["WT", "TC", "ET"]
+
+
+def test_a_cell_is_told_of_no_regions_by_no_argument() -> None:
+    """Snakemake drops an empty argument from a command, and not the name before it."""
+    options = study(regions={}).predict_options
+    assert "" not in options
+    assert "--regions" not in options
+    shown = shlex.split(shlex.join(["--model", "base", "--case", "a", *options]))
+    files = {"checkpoint": "c", "label": "l", "prediction": "p", "score": "s"}
+    for name, path in {**files, "data": "d", "threads": "1", "gpu": "0"}.items():
+        shown += [f"--{name}", path]
+    assert parse_job("/", shown).regions == {}
 
 
 def test_the_user_s_own_files_are_watched(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from .datasets import describe, finish_study, five_phantoms
 from .independent import predict_by_command
 
 CONFIG: dict[str, Any] = {
+    "regions": {},
     "nnunet": {"configuration": "2d", "batch_size": 4},
     "training": {
         "base": {"epochs": 2, "iterations_per_epoch": 15},

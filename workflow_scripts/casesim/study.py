@@ -196,13 +196,11 @@ class Study:
     @cached_property
     def truth(self) -> list[str]:
         """The table of what is known to be wrong, if there is one."""
-        table = self.config["evidence"]["truth"]
-        return [table] if table else []
+        return list(filter(None, [self.config["evidence"]["truth"]]))
 
     @cached_property
     def own_files(self) -> list[str]:
-        """The user's files beside the cohort's: whatever is in them, something depends
-        on."""
+        """The user's files beside the cohort's that something depends on."""
         return [
             *self.own_plans,
             *self.own_checkpoint,
@@ -423,7 +421,9 @@ class Study:
             "--mirroring" if options["mirroring"] else "--no-mirroring",
             *(["--bfloat16"] if options["bfloat16"] else []),
             *("--tile-step", str(options["tile_step"])),
-            *("--labels", labels, "--regions", regions),
+            *("--labels", labels),
+            # Snakemake leaves out what is empty, and would leave the name of it alone.
+            *(("--regions", regions) if regions else ()),
             *([] if ignore is None else ["--ignore", str(ignore)]),
             *(f"--first-stage={first}" for first in self.stages[:-1]),
         ]

@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--threads", required=True, type=int)
         self.add_argument("--gpu", required=True, type=int)
         self.add_argument("--labels", required=True, type=parse_regions)
-        self.add_argument("--regions", required=True, type=parse_regions)
+        self.add_argument("--regions", default="", type=parse_regions)
         self.add_argument("--ignore", type=int)
         self.add_argument("--first-stage")
         self.add_argument("--tile-step", default=0.5, type=float)
