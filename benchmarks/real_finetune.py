@@ -27,15 +27,15 @@ EPOCHS = 3
 class Job:
     """One way to fine-tune.
 
+    `name` is of its model's folder: one that is finished would be taken as it is.
     `host`: batches are made by nnU-Net's transforms in loading processes. `iterations`
-    are those of an epoch. `cache` names the compiler's cache; those of the iterations
-    that are timed is `compiled`.
+    are those of an epoch.
     """
 
+    name: str
     host: bool = False
     iterations: int = 40
     compiled: bool = True
-    cache: str = "compiled"
 
     @property
     def part(self) -> str:
@@ -85,7 +85,7 @@ def work_job(folder: Path, task: Task, options: Mapping[str, Any]) -> None:
         folder / f"{task.name}.json",
         folder / "dataset.json",
         task.configuration,
-        folder / f"model-{options['host']}-{options['compiled']}-{options['cache']}",
+        folder / f"model-{options['name']}",
         {
             "epochs": EPOCHS,
             "iterations_per_epoch": options["iterations"],
@@ -95,7 +95,7 @@ def work_job(folder: Path, task: Task, options: Mapping[str, Any]) -> None:
         threads=options["cores"],
         device=common.device(),
         compile_network=common.device() == "cuda" and options["compiled"],
-        compiler_cache=folder / options["cache"],
+        compiler_cache=folder / "compiled-jobs",
     )
 
 

@@ -41,7 +41,7 @@ def test_no_section_replaces_that_of_another_configuration() -> None:
 def test_every_fine_tune_is_a_training_of_its_own() -> None:
     """One of the same folder would be taken for finished."""
     jobs = list(training.JOBS.values())
-    assert len({(job.host, job.compiled, job.cache) for job in jobs}) == len(jobs)
+    assert len({job.name for job in jobs}) == len(jobs)
     assert [job.part for job in jobs] == ["jobs", "jobs", "jobs", "loading"]
 
 
