@@ -46,6 +46,10 @@ FINETUNE = common.ROOT / "workflow_scripts/training/finetune.py"
 
 # Everything in turn, so that neither side has the machine at a better time.
 SNAKEFILE = """
+import sys
+
+# Handed on to scripts, as the workflow's own Snakefile does.
+sys.path.insert(0, "{scripts}")
 config["training"] = {{"checkpoint_minutes": 5, "validate_every": 0}}
 
 
@@ -239,6 +243,7 @@ def measure(setting: Setting, repeats: int) -> tuple[list[Outcome], list[Outcome
             gpu=int(common.device() == "cuda"),
             training=training,
             script=FINETUNE,
+            scripts=FINETUNE.parents[1],
             root=common.ROOT,
             command=shlex.join(command),
         )

@@ -58,6 +58,13 @@ def test_the_table() -> None:
     )
 
 
+def test_the_fine_tune_s_script_finds_the_package() -> None:
+    scripts = finetune.FINETUNE.parents[1]
+    assert (scripts / "casesim/__init__.py").exists()
+    assert (scripts / "model_training.py").exists()
+    assert 'sys.path.insert(0, "{scripts}")' in finetune.SNAKEFILE
+
+
 def test_time_outside_the_iterations() -> None:
     assert finetune.Outcome(wall=10.0, training=7.0).outside == 3.0
 
