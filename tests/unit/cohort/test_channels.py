@@ -152,7 +152,27 @@ def test_one_channel_is_compared_with_the_cohort_alone() -> None:
     ]
     table = compare(pd.concat(parts, ignore_index=True)).set_index("case")
     assert table["score"].idxmax() == "05"
-    assert (table["score"] == table["distance"]).all()
+    usual = table["distance"].median()
+    np.testing.assert_allclose(table["score"], table["distance"] / (1 + usual))
+
+
+def test_of_one_channel_sound_images_are_not_bad() -> None:
+    """Numbers that only vary: their distance alone would accuse one in ten."""
+    draw = np.random.default_rng(0)
+    numbers = ("skewness", "tails", "noise", "edges")
+    rows = [
+        (f"{case:03d}", "CT", number, value)
+        for number in numbers
+        for case, value in enumerate(draw.normal(size=200))
+    ]
+    columns = ["case", "channel", "number", "value"]
+    table = compare(pd.DataFrame(rows, columns=columns))
+    assert (table["distance"] >= BAD_CHANNEL).mean() > 0.04
+    assert not (table["score"] >= BAD_CHANNEL).any()
+    # But one that is far from all others is.
+    odd = [("odd", "CT", number, 8.0) for number in numbers]
+    table = compare(pd.DataFrame([*rows, *odd], columns=columns))
+    assert table.loc[table["score"] >= BAD_CHANNEL, "case"].tolist() == ["odd"]
 
 
 def test_files_are_described_as_arrays_are(

@@ -39,6 +39,8 @@ _SURROUNDINGS = 4.0
 # Bytes that a case takes while it is described, for each voxel, and for each of each
 # channel; of those that are compared, as much again for each pair of channels.
 _PER_VOXEL, _PER_CHANNEL, _PER_PAIR = 36, 12, 8
+# The number of a channel that has none.
+_FLAT = ""
 # Beyond this, farther is not worse: one number must not outweigh all others.
 _LARGEST_Z = 6.0
 
@@ -234,7 +236,7 @@ def compare(descriptions: pd.DataFrame) -> pd.DataFrame:
         sizes = own.abs().to_numpy()
         worst = sizes.argmax(axis=1)
         distance = _several(own)
-        rest = _largest_of_the_others(z, name, names)
+        rest = _beside(z, name, names, distance)
         parts.append(
             pd.DataFrame(
                 {
@@ -256,19 +258,22 @@ def _of(z: pd.DataFrame, channel: str, without: Sequence[str] = ()) -> pd.DataFr
     own = pd.DataFrame(z.xs(channel, axis=1, level="channel"))
     own = own.drop(columns=list(without)).dropna(axis=1, how="all")
     # Without contrast in all cases (a channel of zeros, say) it is unlike none.
-    return own if own.shape[1] else pd.DataFrame({"": 0.0}, index=own.index)
+    return own if own.shape[1] else pd.DataFrame({_FLAT: 0.0}, index=own.index)
 
 
-def _largest_of_the_others(
-    z: pd.DataFrame, name: str, names: Sequence[str]
-) -> pd.Series:
-    """Distance of the next channel, by the numbers that this one has no part in."""
-    rest = pd.Series(0.0, index=z.index)
+def _beside(
+    z: pd.DataFrame, name: str, names: Sequence[str], distance: pd.Series
+) -> pd.Series | float:
+    """Distance of the next channel, by the numbers that this one has no part in; where
+    there is no other, the channel's own in the median case."""
+    rest = None
     for other in names:
         if other != name:
-            distance = _several(_of(z, other, ["unexplained", f"with {name}"]))
-            rest = rest.where(rest >= distance, distance)
-    return rest
+            own = _of(z, other, ["unexplained", f"with {name}"])
+            if _FLAT not in own:
+                found = _several(own)
+                rest = found if rest is None else rest.where(rest >= found, found)
+    return float(distance.median()) if rest is None else rest
 
 
 def read_channels(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -369,11 +369,14 @@ def _matters(edit_z: float, volume: float) -> bool:
 
 
 def _worst_channel(channels: pd.DataFrame | None, cases: Sequence[str]) -> pd.DataFrame:
-    empty = {"channel": "", "channel_score": np.nan, "number": "", "z": np.nan}
+    empty: dict[str, Any] = dict.fromkeys(("channel", "number", "beside"), "")
+    empty |= dict.fromkeys(("channel_score", "z"), np.nan)
     if channels is None or channels.empty:
         return pd.DataFrame(empty, index=pd.Index(cases, name="case"))
     worst = channels.loc[channels.groupby("case")["score"].idxmax()].set_index("case")
     worst = worst.rename(columns={"score": "channel_score"})
+    several = channels["channel"].nunique() > 1
+    worst["beside"] = "the other channels" if several else "is usual"
     return worst[list(empty)].reindex(list(cases))
 
 
@@ -411,7 +414,7 @@ def _evidence(kind: str, numbers: Mapping[Any, Any], image: Mapping[Any, Any]) -
     elif plain == BAD_IMAGE:
         return (
             f"{image['channel']} is {image['channel_score']:.1f} times as unlike the "
-            f"cohort's as the other channels ({image['number']}: z {image['z']:+.1f})"
+            f"cohort's as {image['beside']} ({image['number']}: z {image['z']:+.1f})"
         )
     elif plain == HARD:
         text = f"others reach {numbers['others_dice']:+.2f} Dice on it"
