@@ -86,6 +86,7 @@ snakemake = Namespace(
     params=Namespace(cohort=cohort, raw="results/raw"),
     output=Namespace(cohort=results + "/cohort.tsv"),
     threads=2,
+    resources=Namespace(mem_mb=1000),
 )
 runpy.run_path(script, {"snakemake": snakemake}, "__main__")
 """
