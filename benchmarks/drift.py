@@ -121,7 +121,7 @@ class Trainings:
         )
         iterate = step.Step(
             network,
-            self._trainer.loss,
+            copy.deepcopy(self._trainer.loss),  # compiled in place
             optimizer,
             None,
             torch.device("cpu"),

@@ -1,6 +1,8 @@
 """The arithmetic of the benchmarks of trainings and of their length."""
 
 import pytest
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 
 from benchmarks import drift, iterating, precision, schedule, training
 
@@ -55,6 +57,19 @@ def test_a_precision_is_compared_with_a_seed() -> None:
     assert "| 1 | 0.7000 | 0.6850 | -0.0150 | 0.0300 |" in text
     assert "0.0125 apart on average; in the seed (both float16): 0.1000." in text
     assert "apart" not in precision.report(pairs[:1])
+
+
+def test_a_compiled_training_leaves_nothing_to_the_next() -> None:
+    before = torch.get_num_threads()
+    try:
+        trainings = drift.Trainings()
+        first, second = (trainings.losses(1, compiler="eager") for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert first == second
+    assert isinstance(trainings._trainer.loss, DeepSupervisionWrapper)
+    compiled = torch._dynamo.eval_frame.OptimizedModule
+    assert not isinstance(trainings._trainer.loss.loss.dc, compiled)
 
 
 def test_each_training_is_compared_with_the_one_that_it_differs_from() -> None:
