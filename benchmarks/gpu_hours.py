@@ -3,7 +3,8 @@
     python -m benchmarks.gpu_hours --configfile config/paper.yaml [more.yaml]
         [--configfile config/rigorous.yaml] [--pretend-cases 484]
         [--measured RESULTS] [--own] [--published] [--seconds-per-iteration LOW [HIGH]]
-        [--seconds-per-cell S ...] [--gpus 1 2 4 8] [--output docs/gpu_hours.md]
+        [--seconds-per-cell S ...] [--beside config/paper.yaml] [--gpus 1 2 4 8]
+        [--output docs/gpu_hours.md]
 
 Each --configfile is an experiment; several files after it are merged, as Snakemake
 merges them. `snakemake -n` says which jobs are still to do, so the answer is about what
@@ -19,6 +20,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import speeds as known
@@ -107,8 +109,19 @@ def section(
     lengths: Mapping[str, int],
     speeds: Sequence[Speed],
     gpus: Sequence[int],
+    beside: Mapping[str, int] | None = None,
 ) -> str:
-    """GPU hours of one experiment by rule, and its wall-clock hours by GPUs."""
+    """GPU hours of one experiment by rule, and its wall-clock hours by GPUs.
+
+    Args:
+        title: of the section.
+        counts: jobs by rule.
+        lengths: iterations of a training, by rule.
+        speeds: a column each.
+        gpus: a line each.
+        beside: lengths of another schedule, which nnU-Net's own is compared with;
+            None for no comparison.
+    """
     names = [speed.name for speed in speeds]
     lines = [
         f"## {title}",
@@ -145,6 +158,12 @@ def section(
         lines.append(
             f"| {rule}, at {seconds:.3g} s a cell | {cells:,} | | {' | '.join(row)} |"
         )
+    if any(speed.network for speed in speeds):
+        row = [
+            "?" if speed.network is None else f"{cells * speed.network / 3600:.1f}"
+            for speed in speeds
+        ]
+        lines.append(f"| {rule}, the network alone | {cells:,} | | {' | '.join(row)} |")
     if not any(speed.cells for speed in speeds):
         unknown = " | ".join("?" for _ in speeds)
         lines.append(f"| {rule} | {cells:,} | | {unknown} |")
@@ -168,7 +187,52 @@ def section(
             for speed in speeds
         ]
         lines.append(f"| {number} | {' | '.join(row)} |")
+    if beside is not None and (text := comparison(counts, lengths, beside, speeds)):
+        lines += ["", _filled(text)]
     return "\n".join([*lines, ""])
+
+
+def hours(
+    counts: Mapping[str, int], lengths: Mapping[str, int], speed: Speed
+) -> tuple[Range, float]:
+    """GPU hours of all trainings, lowest and highest, and of the cells' networks."""
+    low, high = (
+        sum(
+            counts[rule] * job_seconds(rule, lengths[rule], speed)[which] / 3600
+            for rule in TRAININGS
+            if counts.get(rule)
+        )
+        for which in (0, 1)
+    )
+    return (low, high), number_of_cells(counts) * (speed.network or 0.0) / 3600
+
+
+def comparison(
+    counts: Mapping[str, int],
+    lengths: Mapping[str, int],
+    beside: Mapping[str, int],
+    speeds: Sequence[Speed],
+) -> str:
+    """Ours with its schedule beside nnU-Net's with another, on the card on which both
+    were measured; empty where they were not."""
+    ours = [s for s in speeds if s.name.endswith(known.OURS) and s.network]
+    theirs = [s for s in speeds if s.name.endswith(known.NNUNET) and s.network]
+    if not ours or not theirs:
+        return ""
+    (trained, _), passed = hours(counts, lengths, ours[0])
+    (low, high), passes = hours(counts, beside, theirs[0])
+    fewer = as_range(
+        (low + passes) / (trained + passed), (high + passes) / (trained + passed)
+    )
+    in_trainings = as_range(low / trained, high / trained)
+    return (
+        f"Trainings and the cells' networks, on one {ours[0].name.split(',')[0]}: "
+        f"{trained + passed:.1f} GPU hours. With nnU-Net's trainer and predictor and "
+        f"fine-tunes of {beside['finetune']:,} iterations: "
+        f"{as_range(low + passes, high + passes)}, {fewer} times as much (in the "
+        f"trainings alone {in_trainings} times). What a cell takes beside its network "
+        "is in neither."
+    )
 
 
 def introduction(command: str, arguments: argparse.Namespace) -> str:
@@ -203,7 +267,9 @@ def introduction(command: str, arguments: argparse.Namespace) -> str:
             "tumours. Ours are of whole fine-tunes, with their start (a warm compiler "
             "cache); nnU-Net's has its batches at hand and no start. "
             "`training.compile: auto`, the default, compiles trainings of these "
-            "lengths.",
+            "lengths. The cells' networks alone, a whole case of 133 slices each: "
+            "[benchmarks/predictor.md](benchmarks/predictor.md), ours with "
+            "`inference.compile: true`, which is not the default.",
             "",
         ]
     if arguments.published:
@@ -236,11 +302,12 @@ def introduction(command: str, arguments: argparse.Namespace) -> str:
             "",
         ]
     return "\n".join(
-        textwrap.fill(part, 92, break_long_words=False, break_on_hyphens=False)
-        if len(part) > 92 and part != command
-        else part
-        for part in parts
+        _filled(part) if len(part) > 92 and part != command else part for part in parts
     )
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 92, break_long_words=False, break_on_hyphens=False)
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -265,6 +332,12 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds-per-cell", type=float, nargs="+", default=[], metavar="SECONDS"
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="FILE",
+        help="compare with nnU-Net's own and the fine-tunes of this config",
+    )
     parser.add_argument("--pretend-cases", type=int, metavar="N")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--output", type=Path, help="write the page to this file")
@@ -284,17 +357,15 @@ def chosen_speeds(arguments: argparse.Namespace) -> list[Speed]:
     if arguments.measured:
         speeds.append(known.measured(arguments.measured))
     if arguments.own:
-        speeds += known.own(known.OWN.read_text(encoding="utf-8"))
+        pages = (known.OWN, known.OWN_PREDICTION)
+        speeds += known.own(*(page.read_text(encoding="utf-8") for page in pages))
     if arguments.published:
         speeds += known.published()
     if given := arguments.seconds_per_iteration:
         bounds = (min(given), max(given))
         speeds.append(Speed("given", dict.fromkeys(("base", "finetune"), bounds)))
     cells = arguments.seconds_per_cell
-    return [
-        Speed(speed.name, speed.iteration, speed.outside, cells or speed.cells)
-        for speed in speeds
-    ]
+    return [replace(speed, cells=cells or speed.cells) for speed in speeds]
 
 
 def main() -> None:
@@ -303,6 +374,9 @@ def main() -> None:
     try:
         speeds = chosen_speeds(arguments)
         page = [introduction(command, arguments)]
+        beside = (
+            iterations(read_config([arguments.beside])) if arguments.beside else None
+        )
         for files in arguments.configfile:
             config = read_config(files)
             page.append(
@@ -312,6 +386,7 @@ def main() -> None:
                     iterations(config),
                     speeds,
                     arguments.gpus,
+                    beside,
                 )
             )
     except UserError as error:

@@ -21,6 +21,8 @@ PUBLISHED_SOURCE = (
 PUBLISHED_ITERATIONS = 250
 # What the benchmark has measured of this product and of nnU-Net, side by side.
 OWN = ROOT / "docs/benchmarks/training.md"
+OWN_PREDICTION = ROOT / "docs/benchmarks/predictor.md"
+OURS, NNUNET = "ours, compiled", "nnU-Net, compiled"
 PUBLISHED: dict[str, Range] = {
     "A100 40GB": (39.71, 42.21),
     "V100 32GB SXM3": (60.69, 68.88),
@@ -38,12 +40,14 @@ class Speed:
             (`base`, `finetune`).
         outside: seconds of a job outside its iterations, by schedule.
         cells: seconds of one cell; several are several assumptions.
+        network: seconds of one cell's passes through the network; None if unknown.
     """
 
     name: str
     iteration: Mapping[str, Range]
     outside: Mapping[str, float] = field(default_factory=dict)
     cells: Sequence[float] = ()
+    network: float | None = None
 
 
 def published() -> list[Speed]:
@@ -60,8 +64,8 @@ def published() -> list[Speed]:
     ]
 
 
-def own(page: str) -> list[Speed]:
-    """The speeds of a 2d training on a card of ours, from the page of the benchmark.
+def own(page: str, prediction: str = "") -> list[Speed]:
+    """The speeds of a 2d network on a card of ours, from the pages of the benchmarks.
 
     Ours, compiled and not, are those of whole fine-tunes, with their start. nnU-Net's
     has its batches at hand; of the plans in the table, that of the largest batch, which
@@ -69,6 +73,8 @@ def own(page: str) -> list[Speed]:
 
     Args:
         page: the text of `OWN`.
+        prediction: the text of `OWN_PREDICTION`. What it says of the same card is the
+            network's passes through a case of real size: ours compiled, and nnU-Net's.
 
     Raises:
         UserError: the page holds no such tables.
@@ -91,6 +97,7 @@ def own(page: str) -> list[Speed]:
     if card is None or not rows or not jobs:
         raise UserError(f"{OWN} has no table of 2d trainings: benchmarks/training.py.")
     *_, low, high = max(rows, key=lambda row: int(row[0]))
+    passes = _passes(prediction, card[1])
 
     def speed(what: str, bounds: tuple[str, str], outside: float) -> Speed:
         schedules = ("base", "finetune")
@@ -99,6 +106,7 @@ def own(page: str) -> list[Speed]:
             f"{card[1]}, {what}",
             dict.fromkeys(schedules, seconds),
             dict.fromkeys(schedules, outside),
+            network=passes.get(what),
         )
 
     return [
@@ -106,8 +114,22 @@ def own(page: str) -> list[Speed]:
             speed(f"ours, {side}", (iteration, iteration), float(start))
             for side, iteration, start in jobs
         ),
-        speed("nnU-Net, compiled", (low, high), 0.0),
+        speed(NNUNET, (low, high), 0.0),
     ]
+
+
+def _passes(page: str, card: str) -> dict[str, float]:
+    """Seconds of a case of real size on a card, ours compiled and nnU-Net's."""
+    sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    title = re.compile(rf"## Prediction, real size on (NVIDIA )?{re.escape(card)}\n")
+    found: dict[str, float] = {}
+    for section in filter(title.match, sections):
+        if "Ours is compiled" not in section:
+            continue
+        for what, row in ((OURS, "this workflow"), (NNUNET, "nnU-Net")):
+            if seconds := re.search(rf"^\| {row} \| ([\d.]+) ", section, re.MULTILINE):
+                found[what] = float(seconds[1])
+    return found
 
 
 @dataclass(frozen=True)

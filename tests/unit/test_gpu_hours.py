@@ -132,6 +132,22 @@ PAGE = """\
 """
 
 
+PREDICTION = """\
+## Prediction, real size
+
+| this workflow | 3.08 (3.05 to 3.30) |
+| nnU-Net | 6.00 (5.80 to 6.22) |
+
+## Prediction, real size on NVIDIA H111
+
+| this workflow | 0.06 (0.05 to 0.14) |
+| nnU-Net | 2.50 (2.27 to 2.54) |
+| nnU-Net / this workflow | 41.04 (17.61 to 44.40) |
+
+Ours is compiled.
+"""
+
+
 def test_our_own_speeds_are_read_from_the_page_of_the_benchmark() -> None:
     compiled, plain, theirs = speeds.own(PAGE)
     assert compiled.name == "H999, ours, compiled"
@@ -147,6 +163,12 @@ def test_our_own_speeds_are_read_from_the_page_of_the_benchmark() -> None:
     assert [speed.name for speed in speeds.own(both)] == [
         *(speed.name for speed in (compiled, plain, theirs))
     ]
+    assert {speed.network for speed in (compiled, plain, theirs)} == {None}
+    known = speeds.own(PAGE, PREDICTION.replace("H111", "H999"))
+    assert [speed.network for speed in known] == [0.06, None, 2.5]
+    # Of another card, and of a network that was not compiled, nothing is known.
+    for other in (PREDICTION, PREDICTION.replace("Ours is compiled", "")):
+        assert {speed.network for speed in speeds.own(PAGE, other)} == {None}
     for gone in ("| 2d", "made on the device"):
         with pytest.raises(UserError, match="no table"):
             speeds.own(PAGE.replace(gone, "| 1d"))
@@ -166,6 +188,30 @@ def test_hours_by_hand() -> None:
     assert one == pytest.approx((15 + 20 + 3600) / 3600)
     two = gpu_hours.wall_clock(counts, LENGTHS, speed, 2, 1)
     assert two == pytest.approx((25 + 20 + 3600) / 3600)
+
+
+def test_ours_beside_nnunet_s_by_hand() -> None:
+    counts = {"train_base": 1, "finetune": 2, "predict": 3600}
+    lengths = {"train_base": 3600, "finetune": 3600}
+    beside = {"train_base": 3600, "finetune": 36000}
+    schedules = ("base", "finetune")
+    ours = Speed(
+        f"H9, {speeds.OURS}", dict.fromkeys(schedules, (1.0, 1.0)), network=1.0
+    )
+    theirs = Speed(
+        f"H9, {speeds.NNUNET}", dict.fromkeys(schedules, (1.0, 2.0)), network=9.0
+    )
+    # 1 + 2 + 1 hours; 1 + 20 + 9 at least, and 2 + 40 + 9 at most.
+    text = gpu_hours.comparison(counts, lengths, beside, [ours, theirs])
+    assert "one H9: 4.0 GPU hours" in text
+    assert "fine-tunes of 36,000 iterations: 30.0 to 51.0, 7.5 to 12.8 times" in text
+    assert "trainings alone 7.0 to 14.0 times" in text
+    page = gpu_hours.section("p", counts, lengths, [ours, theirs], [1], beside)
+    assert "| predict, the network alone | 3,600 | | 1.0 | 9.0 |" in page
+    assert "4.0 GPU hours" in page
+    # Nothing is compared that was not measured.
+    unknown = Speed(theirs.name, theirs.iteration)
+    assert not gpu_hours.comparison(counts, lengths, beside, [ours, unknown])
 
 
 def test_makespan_by_hand() -> None:
@@ -241,12 +287,14 @@ def test_the_committed_page_is_up_to_date(name: str) -> None:
             *("--seconds-per-cell", "0.2", "0.5", "1"),
         ]
     )
+    paper = experiments.read_config([ROOT / "config/paper.yaml"])
     expected = gpu_hours.section(
         name,
         counts,
         experiments.iterations(config),
         gpu_hours.chosen_speeds(arguments),
         arguments.gpus,
+        experiments.iterations(paper),
     )
     page = (ROOT / "docs/gpu_hours.md").read_text(encoding="utf-8")
     assert expected in page
