@@ -37,8 +37,6 @@ from benchmarks.studies import Run, Task, do_in_time, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from casesim.inference.errors import Errors
-
 REFIT = "refit"
 BASE = "base"
 
@@ -117,10 +115,15 @@ def plan(run: Run, shares: Iterable[Share]) -> list[Task]:
 
 def analyse(run: Run, shares: Sequence[Share]) -> list[dict[str, Any]]:
     """A row for each schedule and for the base model, compared with the longest."""
+    import pandas as pd
+
+    from casesim.evidence.truth import read_truth
     from casesim.similarity.clustering import cluster
     from casesim.similarity.matrix import row_statistics
     from casesim.similarity.stability import agreement
 
+    cohort = run.results / "cohort.tsv"
+    truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
     full = longest_of(shares).name
     titles = {BASE: "none: the base model's Dice"}
     titles |= {share.name: share.title for share in shares}
@@ -157,7 +160,7 @@ def analyse(run: Run, shares: Sequence[Share]) -> list[dict[str, Any]]:
                 "worst_overlap": overlap,
                 "spread": float(means[name].std()),
                 "seconds": seconds,
-                **found_errors(run, means[name], errors),
+                **found_errors(truth, means[name], run.kinds(errors, folds=False)),
             }
         )
     return lines
@@ -175,24 +178,30 @@ def base_dice(run: Run) -> "pd.Series":
 
 
 def found_errors(
-    run: Run, row_means: "pd.Series", errors: "Errors | None"
+    truth: "pd.DataFrame", row_means: "pd.Series", kinds: "pd.DataFrame"
 ) -> dict[str, Any]:
-    """How well the known label errors are found: AUROC of the row means and of the
-    signatures, and how many get their right kind."""
-    import pandas as pd
+    """How well the known label errors are found.
 
+    Args:
+        truth: from `truth.read_truth`.
+        row_means: by case id.
+        kinds: from `kinds.classify`.
+
+    Returns:
+        `auroc` of the row means and `auroc_signature` of the signatures, NaN where no
+        error is known; `right`, how many of `defects` errors get their right kind.
+    """
     from benchmarks.evidence import RIGHT, outcome
     from casesim.evidence.detection import detection
-    from casesim.evidence.truth import LABEL, read_truth
+    from casesim.evidence.truth import LABEL
 
-    cohort = run.results / "cohort.tsv"
-    truth = read_truth(pd.read_csv(cohort, sep="\t", dtype=str, na_filter=False))
     planted = truth[truth["defect"] == LABEL]["kind"]
-    kinds = run.kinds(errors, folds=False)
-    scores = {"row_mean": row_means, "signature": -kinds["suspicion"]}
-    found = detection(truth, scores, {"rows": math.nan, "folds": math.nan})
-    found = found[(found["defect"] == LABEL) & (found["kind"] == "any")]
-    auroc = found.set_index("score")["auroc"]
+    auroc: dict[Any, float] = {"row_mean": math.nan, "signature": math.nan}
+    if len(planted):
+        scores = {"row_mean": row_means, "signature": -kinds["suspicion"]}
+        found = detection(truth, scores, {"rows": math.nan, "folds": math.nan})
+        found = found[(found["defect"] == LABEL) & (found["kind"] == "any")]
+        auroc |= found.set_index("score")["auroc"].to_dict()
     right = list(map(outcome, planted, kinds["kind"].reindex(planted.index)))
     return {
         "auroc": float(auroc["row_mean"]),

@@ -222,3 +222,28 @@ def test_what_is_compared_with_is_the_longest_at_its_own_rate() -> None:
     for text in ("0", "10@0", "10@2@2", "-5"):
         with pytest.raises(ValueError, match=f"no share of a schedule: {text}"):
             schedule.Share.read(text)
+
+
+def test_label_errors_that_are_found_are_counted_where_some_are_known() -> None:
+    truth = pd.DataFrame(
+        {"kind": ["swapped_labels", "missed_lesion", "", ""], "strength": float("nan")},
+        index=pd.Index(list("abcd"), name="case"),
+    ).assign(defect=["label", "label", "", ""])
+    named = pd.DataFrame(
+        {
+            "kind": [f"{kinds.EXCHANGED}: x and y", kinds.NOTHING, "", ""],
+            "suspicion": [3.0, 1.0, 2.0, 0.0],
+        },
+        index=list("abcd"),
+    )
+    means = pd.Series([0.1, 0.2, 0.8, 0.9], index=list("abcd"))
+    # Of four pairs of a wrong and a right case one is the wrong way round.
+    assert schedule.found_errors(truth, means, named) == {
+        "auroc": 1.0,
+        "auroc_signature": 0.75,
+        "right": 1,
+        "defects": 2,
+    }
+    unknown = schedule.found_errors(truth.assign(defect=""), means, named)
+    assert np.isnan([unknown["auroc"], unknown["auroc_signature"]]).all()
+    assert unknown["right"] == unknown["defects"] == 0
