@@ -10,7 +10,8 @@ within that share. (Snapshots of the full schedule would still be at a high rate
 would stop there.) With `20@5`, a fifth of the length begins with five times the rate,
 so that the rates add up to as much. Shares are of the config's length, and may be above
 100. The longest is trained twice, the second time with other copies and batches: how
-far two such matrices agree is the most that a shorter schedule can be asked for. The
+far two such matrices agree is the most that a shorter schedule can be asked for. So is
+each with a higher rate: how far two of these agree tells what is their own noise. The
 base model's Dice on each train case costs no fine-tune at all, and has a line, too.
 
 What is compared with the longest schedule: the order of the row means (Spearman), the
@@ -92,6 +93,11 @@ def longest_of(shares: Iterable[Share]) -> Share:
     return max(shares, key=lambda share: (share.percent, share.faster == 1))
 
 
+def again(share: Share) -> str:
+    """The name of a share's own refit."""
+    return f"{share.name} again"
+
+
 def plan(run: Run, shares: Iterable[Share]) -> list[Task]:
     """All fine-tunes; the longest schedule and its refit first, since without them the
     others are compared with nothing."""
@@ -100,6 +106,7 @@ def plan(run: Run, shares: Iterable[Share]) -> list[Task]:
     longest = longest_of(shares)
     order = [(longest.name, longest, run.seed), (REFIT, longest, refit)]
     order += [(share.name, share, run.seed) for share in shares if share != longest]
+    order += [(again(share), share, refit) for share in shares if share.faster != 1]
     return [
         Task(
             name,
@@ -135,6 +142,11 @@ def analyse(run: Run, shares: Sequence[Share]) -> list[dict[str, Any]]:
         for name, (matrix, _, _) in rows.items()
     }
     means[BASE] = base_dice(run)
+    of_two = {full: means[REFIT], REFIT: means[full]}
+    for share in shares:
+        if share.faster != 1:
+            matrix, _, _ = rows_of(run, again(share))
+            of_two[share.name] = row_statistics(matrix)["row_mean"].loc[run.train]
     worst: dict[str, set[str]] = {}
     for name, (matrix, _, _) in rows.items():
         options = run.study.config["clusters"]
@@ -145,7 +157,9 @@ def analyse(run: Run, shares: Sequence[Share]) -> list[dict[str, Any]]:
         _, errors, seconds = rows.get(name, (None, None, 0.0))
         with_full = agreement(means[full].to_numpy(), means[name].to_numpy())
         with_refit = agreement(means[REFIT].to_numpy(), means[name].to_numpy())
-        overlap = math.nan
+        overlap = own = math.nan
+        if name in of_two:
+            own = agreement(means[name].to_numpy(), of_two[name].to_numpy()).spearman
         if name in worst and (either := worst[full] | worst[name]):
             overlap = len(worst[full] & worst[name]) / len(either)
         lines.append(
@@ -156,6 +170,7 @@ def analyse(run: Run, shares: Sequence[Share]) -> list[dict[str, Any]]:
                 "low": with_full.spearman_low,
                 "high": with_full.spearman_high,
                 "spearman_refit": with_refit.spearman,
+                "spearman_own": own,
                 "worst": len(worst[name]) if name in worst else None,
                 "worst_overlap": overlap,
                 "spread": float(means[name].std()),
@@ -220,6 +235,7 @@ def report(
         "iterations",
         "row means: Spearman with the longest (95 %)",
         "with the refit",
+        "of two of its own",
         "worst cluster: cases, in both / in either",
         "AUROC of label errors: row mean",
         "signature",
@@ -232,6 +248,7 @@ def report(
             iterations.get(row["name"], 0),
             f"{row['spearman']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
             f"{row['spearman_refit']:.3f}",
+            "" if math.isnan(row["spearman_own"]) else f"{row['spearman_own']:.3f}",
             ""
             if row["worst"] is None
             else f"{row['worst']}, {row['worst_overlap']:.2f}",

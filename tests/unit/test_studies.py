@@ -204,10 +204,14 @@ def test_the_schedule_begins_with_what_others_are_compared_with(
     assert short.initial_lr == full.initial_lr
     # A share may be longer than the config's; the refit is as long as the longest.
     longer = schedule.plan(run, list(map(schedule.Share.read, ["400", "100@4", "100"])))
-    full, refit, fast, short = longer[:: len(run.train)]
+    full, refit, fast, short, second = longer[:: len(run.train)]
     assert [full.name, refit.name, fast.name, short.name] == [
         *("400", schedule.REFIT, "100@4", "100")
     ]
+    # A higher rate is tried twice, to see its own noise.
+    assert second.name == "100@4 again"
+    assert second.seed == refit.seed != fast.seed == full.seed
+    assert second.initial_lr == fast.initial_lr
     for task in (full, refit):
         assert task.epochs * task.iterations == 4 * run.iterations("finetune")
     # As many iterations, four times the rate: the rates add up to those of the longest.
