@@ -131,23 +131,14 @@ def section(
         f"| rule | jobs | iterations each | {' | '.join(names)} |",
         f"|---|---|---|{'---|' * len(names)}",
     ]
-    totals = [[0.0, 0.0] for _ in speeds]
     for rule in TRAININGS:
         number = counts.get(rule, 0)
         if not number:
             continue
-        row = []
-        for total, speed in zip(totals, speeds, strict=True):
-            hours = [
-                number * seconds / 3600
-                for seconds in job_seconds(rule, lengths[rule], speed)
-            ]
-            total[0] += hours[0]
-            total[1] += hours[1]
-            row.append(as_range(*hours))
+        row = [as_range(*hours({rule: number}, lengths, speed)[0]) for speed in speeds]
         lines.append(f"| {rule} | {number:,} | {lengths[rule]:,} | {' | '.join(row)} |")
     number = sum(counts.get(rule, 0) for rule in TRAININGS)
-    row = [as_range(*total) for total in totals]
+    row = [as_range(*hours(counts, lengths, speed)[0]) for speed in speeds]
     lines.append(f"| all trainings | {number:,} | | {' | '.join(row)} |")
     cells, rule = number_of_cells(counts), CELLS[0]
     for seconds in sorted({s for speed in speeds for s in speed.cells}):

@@ -186,10 +186,7 @@ def base_dice(run: Run) -> "pd.Series":
     from casesim.inference import overlap
 
     paths = [run.results / f"scores/base/{case}.json" for case in run.train]
-    table = overlap.score_table([overlap.read_record(path) for path in paths])
-    return (
-        table[table["region"] == overlap.MEAN].set_index("case")["dice"].loc[run.train]
-    )
+    return overlap.dice_by_case(map(overlap.read_record, paths), overlap.MEAN)
 
 
 def found_errors(

@@ -32,11 +32,9 @@ def main() -> None:
             positions(snakemake.params.regions, labels),
             changes=read_edits(snakemake.input.edits),
         )
-        dice = overlap.score_table(cells)
-        dice = dice[dice["region"] == snakemake.params.region]
         table = review_quickly(
             classify(found, pool, read_channels(snakemake.input.channels)),
-            dice.set_index("case")["dice"],
+            overlap.dice_by_case(cells, snakemake.params.region),
             {record["case"]: record["label_quality"] for record in outside},
         )
         for content, path in (

@@ -35,8 +35,7 @@ def main() -> None:
         rows = [errors.read_table(path) for path in snakemake.input.rows]
         cells = [overlap.read_record(path) for path in snakemake.input.base]
         outside = [read_json(path) for path in snakemake.input.label_quality]
-        dice = overlap.score_table(cells)
-        dice = dice[dice["region"] == snakemake.params.region]
+        dice = overlap.dice_by_case(cells, snakemake.params.region)
         regions = positions(snakemake.params.regions, labels)
         by_base = errors.of_one_model(cells, list(labels), pool)
         changes = read_edits(snakemake.input.edits)
@@ -58,7 +57,7 @@ def main() -> None:
             read_clusters(snakemake.input.clusters),
             pd.DataFrame(
                 {
-                    "base_dice": dice.set_index("case")["dice"],
+                    "base_dice": dice,
                     "base_suspicion": classify(alone, sorted(train))["suspicion"],
                 }
             ).loc[sorted(train)],

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from casesim.adaptive.baselines import ADAPTIVE, RANDOM
-from casesim.adaptive.table import BASE, patients_of
+from casesim.adaptive.table import BASE
 from casesim.pruning.noise import TrainingNoise, against_random, change_interval
 from casesim.pruning.statistics import (
     RESAMPLES,
@@ -25,6 +25,7 @@ from casesim.pruning.statistics import (
     case_means,
     describe,
     mean_or_nan,
+    once_a_patient,
     sd_or_nan,
 )
 from casesim.pruning.verdict import Controls, Evidence, verdict
@@ -45,21 +46,9 @@ _ENSEMBLES = Controls(
 def by_patient(
     table: pd.DataFrame, patients: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """The mean over the scans of each patient in place of the scans: two of them are no
-    two independent cases, for an interval or a test.
-
-    Args:
-        table: `COLUMNS`.
-        patients: as in `matrix.own_cells`.
-
-    Returns:
-        `COLUMNS`, `case` being the patient; NaN left out.
-    """
-    if not patients:
-        return table
-    keys = ["method", "seed", "case", "region"]
-    of = table.assign(case=patients_of(table["case"], patients))
-    return of.groupby(keys, sort=False)["dice"].mean().reset_index()[list(COLUMNS)]
+    """`COLUMNS` with the mean over each patient's scans in their place; `patients` as
+    in `matrix.own_cells`."""
+    return once_a_patient(table, patients or {}, ["dice"])
 
 
 def changes(

@@ -211,6 +211,12 @@ def score_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return table.astype(_TYPES)
 
 
+def dice_by_case(records: Iterable[Mapping[str, Any]], region: str) -> pd.Series:
+    """Dice of one model's cells in a region, or `MEAN`, by case id."""
+    table = score_table(records)
+    return table[table["region"] == region].set_index("case")["dice"]
+
+
 def write_table(table: pd.DataFrame, path: Any, index: bool = False) -> None:
     """Write tab-separated values: floats with all digits, undefined ones left empty."""
     table.to_csv(path, sep="\t", index=index)

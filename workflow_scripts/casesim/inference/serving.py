@@ -209,16 +209,12 @@ class NnunetPredictor:
             # Before the first cell it is the compiler's, or comes again without.
             if not compiled or self._has_compiled or _is_of_another_kind(error):
                 raise
-            failure, advice = self._compiling.failure(error)
+            failure = self._compiling.failure(error)
         if self._compiled_network.is_asked_for():
-            raise UserError(
-                f"{failure}. Set inference.compile to auto, which goes on without, or "
-                f"to false.{advice}"
-            )
+            raise failure.refusal("inference.compile")
         self._compiles = False
         self._compiled_network.forget()
-        said = f"{failure}: going on without, which is slower.{advice}\n"
-        return segment(False), said
+        return segment(False), f"{failure.going_on()}\n"
 
     def _is_compiled(self, model: Any, case: Any, job: Job) -> bool:
         """Whether the network is compiled: the first cell decides for all."""

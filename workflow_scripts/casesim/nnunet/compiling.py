@@ -12,10 +12,12 @@ import copy
 import itertools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+
+from casesim.errors import UserError
 
 _INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -51,14 +53,33 @@ def reason(error: BaseException) -> str:
     return said[0] if said else type(error).__name__
 
 
-def failure(error: BaseException) -> tuple[str, str]:
+class Failure(NamedTuple):
     """What to tell of a compiler's error, and what may help where there is one."""
+
+    told: str
+    advice: str
+
+    def going_on(self) -> str:
+        """What to say where the work is done without."""
+        return f"{self.told}: going on without, which is slower.{self.advice}"
+
+    def refusal(self, key: str) -> UserError:
+        """What to raise where the config asks for it in any case, by this key."""
+        return UserError(
+            f"{self.told}. Set {key} to auto, which goes on without, or to false."
+            f"{self.advice}"
+        )
+
+
+def failure(error: BaseException) -> Failure:
+    """A compiler's error, in words."""
     told = f"The network could not be compiled ({reason(error)})"
     cache = os.environ.get(_INDUCTOR)
     if cache is None:
-        return told, ""
+        return Failure(told, "")
     # Files that a power cut left short, say.
-    return told, f" If there is a C compiler, delete {Path(cache).parent}, its cache."
+    advice = f" If there is a C compiler, delete {Path(cache).parent}, its cache."
+    return Failure(told, advice)
 
 
 def channels_last(network: nn.Module) -> torch.memory_format:

@@ -4,16 +4,43 @@ Arrays of changes have the axes (seed, case); NaN marks a pair with an undefined
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
 Array = npt.NDArray[np.float64]
 
 ALPHA = 0.05
 RESAMPLES = 5000
+
+
+def once_a_patient(
+    table: pd.DataFrame, patients: Mapping[str, str], numbers: Sequence[str]
+) -> pd.DataFrame:
+    """A table of cases with the mean over each patient's scans in their place: two of
+    them are no two independent cases, for an interval or a test.
+
+    Args:
+        table: with the column `case`; rows of one patient are averaged that agree in
+            all other columns but `numbers`.
+        patients: as in `matrix.own_cells`; other cases stay as they are.
+        numbers: columns that are averaged, NaN left out.
+
+    Returns:
+        The same columns, `case` being the patient; `table` itself without such scans.
+    """
+    several = table["case"].isin(set(patients))
+    if not several.any():
+        return table
+    scans = table[several]
+    scans = scans.assign(case=scans["case"].map(dict(patients)))
+    keys = [name for name in table if name not in numbers]
+    once = scans.groupby(keys, sort=False, dropna=False)[list(numbers)].mean()
+    means = once.reset_index()[list(table)]
+    return pd.concat([table[~several], means], ignore_index=True)
 
 
 def case_means(changes: Array) -> Array:

@@ -23,6 +23,7 @@ from casesim.pruning.statistics import (
     describe,
     holm,
     mean_or_nan,
+    once_a_patient,
     sd_or_nan,
 )
 from casesim.pruning.verdict import (
@@ -110,23 +111,15 @@ def summary(
 def by_patient(
     table: pd.DataFrame, patients: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """The comparison with the mean over each held-out patient's scans in their place:
-    two of them are no two independent cases. Undefined changes are left out of it.
+    """The comparison with the mean over each held-out patient's scans in their place.
 
     Args:
         table: from `comparison`.
         patients: as for `summary`.
     """
-    held_out = group(table) == "held_out"
-    several = held_out & table["case"].isin(set(patients or {}))
-    if not several.any():
-        return table
-    scans = table[several]
-    scans = scans.assign(case=scans["case"].map(dict(patients or {})))
-    numbers = ["dice_before", "dice_after", "delta"]
-    keys = [name for name in scans if name not in numbers]
-    once = scans.groupby(keys, sort=False, dropna=False)[numbers].mean().reset_index()
-    return pd.concat([table[~several], once[list(table)]], ignore_index=True)
+    held_out = set(table["case"][group(table) == "held_out"])
+    known = {c: patient for c, patient in (patients or {}).items() if c in held_out}
+    return once_a_patient(table, known, ["dice_before", "dice_after", "delta"])
 
 
 def forest(content: Mapping[str, Any]) -> pd.DataFrame:

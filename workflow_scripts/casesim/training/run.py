@@ -177,7 +177,7 @@ def train(
 
         run = begin(compiled)
         done = run.iteration
-        failure = advice = ""
+        failure = None
         try:
             run.finish(latest, fingerprint, checkpoint_minutes)
         except (UserError, torch.OutOfMemoryError):
@@ -186,15 +186,12 @@ def train(
             # Before the first iteration it is the compiler's, or comes again without.
             if not compiled or run.iteration > done:
                 raise
-            failure, advice = compiling.failure(error)
+            failure = compiling.failure(error)
         # Not in the handler: an error of the second try has another cause.
         if failure:
             if compile_network != "auto":
-                raise UserError(
-                    f"{failure}. Set training.compile to auto, which goes on without, "
-                    f"or to false.{advice}"
-                )
-            print(f"{failure}: going on without, which is slower.{advice}", flush=True)
+                raise failure.refusal("training.compile")
+            print(failure.going_on(), flush=True)
             run = begin(False)
             run.finish(latest, fingerprint, checkpoint_minutes)
         began = time.monotonic()

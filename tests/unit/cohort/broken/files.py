@@ -4,17 +4,16 @@ import gzip
 from collections.abc import Callable
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from unit.cohort.broken.kinds import add, kind
 from unit.cohort.checks.broken import (
     SHAPE,
     Folder,
-    affine_of,
     cut,
     image_of,
     label_of,
     save,
+    save_skewed,
 )
 
 # Files
@@ -80,11 +79,7 @@ add(
 
 @kind("axes that are not at right angles", "is refused by SimpleITK")
 def _(f: Folder) -> None:
-    skewed = affine_of()
-    skewed[0, 1] = 0.7
-    image = nib.Nifti1Image(image_of(0), skewed)
-    image.set_qform(affine_of(), 0)
-    nib.save(image, f.image(0))
+    save_skewed(f.image(0))
 
 
 @kind("an ending in capitals", "is not written in lower case")

@@ -44,6 +44,16 @@ def save(path: Path, voxels: NDArray[Any], affine: NDArray[Any] | None = None) -
     nib.save(nib.Nifti1Image(voxels, affine_of() if affine is None else affine), path)
 
 
+def save_skewed(path: Path) -> None:
+    """The image of case 0 with axes that are not at right angles, which SimpleITK
+    refuses."""
+    skewed = affine_of()
+    skewed[0, 1] = 0.7
+    image = nib.Nifti1Image(image_of(0), skewed)
+    image.set_qform(affine_of(), 0)
+    nib.save(image, path)
+
+
 class Folder:
     """An nnU-Net raw folder of six good cases, to be broken."""
 

@@ -11,11 +11,11 @@ import SimpleITK as sitk  # noqa: N813
 from unit.cohort.checks.broken import (
     SHAPE,
     Folder,
-    affine_of,
     cut,
     image_of,
     only,
     save,
+    save_skewed,
 )
 
 
@@ -81,11 +81,7 @@ def test_file_that_is_a_dangling_link(folder: Folder) -> None:
 
 
 def test_skewed_axes_are_refused_as_simpleitk_refuses_them(folder: Folder) -> None:
-    skewed = affine_of()
-    skewed[0, 1] = 0.7
-    image = nib.Nifti1Image(image_of(0), skewed)
-    image.set_qform(affine_of(), 0)
-    nib.save(image, folder.image(0))
+    save_skewed(folder.image(0))
     with pytest.raises(RuntimeError):
         sitk.ReadImage(str(folder.image(0)))
     assert "is refused by SimpleITK" in only(folder.check()).problem
